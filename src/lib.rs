@@ -1,0 +1,3 @@
+//! GStreamer elements that keep every frame.
+#[allow(dead_code)]
+mod store;

@@ -1,0 +1,57 @@
+//! What can go wrong with a store, with the path and what to do about it in the sentence.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{path}: cannot be created: {source}")]
+    Create { path: PathBuf, source: std::io::Error },
+    #[error("{path}: is not a directory; give a directory that the store may have for itself")]
+    NotADirectory { path: PathBuf },
+    #[error("{path}: is not empty and holds no store ({reason}); it is left untouched, give another directory")]
+    NotOurs { path: PathBuf, reason: String },
+    #[error("{path}: the store has format {found}, this version knows up to {supported}; it is left untouched, update the plugin or give another directory")]
+    NewerFormat { path: PathBuf, found: u32, supported: u32 },
+    #[error("{path}: the file FORMAT cannot be understood: {reason}; the store is left untouched")]
+    Format { path: PathBuf, reason: String },
+    #[error("{path}: is in use by another process, waited {:.1} s; end it, raise lock-timeout or give another directory", waited.as_secs_f64())]
+    Locked { path: PathBuf, waited: Duration },
+    #[error("{path}: is open in this process with {option} {open}, {asked} was asked for; elements that share a store share this setting")]
+    Conflict { path: PathBuf, option: &'static str, open: String, asked: String },
+    #[error("{path}: the stream \"{stream}\" is in use by another element; give each a stream-name of its own")]
+    StreamInUse { path: PathBuf, stream: String },
+    #[error("{path}: holds {0} streams already, no more are possible", super::schema::MAX_STREAMS)]
+    TooManyStreams { path: PathBuf },
+    #[error("{path}: no space left on the device; make room or lower the limits ({source})")]
+    NoSpace { path: PathBuf, source: rocksdb::Error },
+    #[error("{path}: the database reports: {source}")]
+    Database { path: PathBuf, source: rocksdb::Error },
+    #[error("{path}: the store is damaged: {reason}")]
+    Damaged { path: PathBuf, reason: String },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+impl StoreError {
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            StoreError::NoSpace { .. } => true,
+            StoreError::Io { source, .. } | StoreError::Create { source, .. } => {
+                source.kind() == std::io::ErrorKind::StorageFull
+            }
+            _ => false,
+        }
+    }
+
+    /// Sorts an error of the database: a full disk has a remedy of its own.
+    pub(super) fn database(path: &std::path::Path, source: rocksdb::Error) -> Self {
+        let path = path.to_owned();
+        // The binding passes RocksDB's subcode on in the text only.
+        if source.as_ref().contains("No space left") {
+            StoreError::NoSpace { path, source }
+        } else {
+            StoreError::Database { path, source }
+        }
+    }
+}

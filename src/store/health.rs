@@ -1,0 +1,145 @@
+//! The disk under a store: how the database is opened, the free-space floor, the ballast.
+//!
+//! The floor keeps enough room that the database can always be opened again: its log is preallocated, and a store that
+//! filled the disk to the last block never opens. The ballast is that room in advance: it is given up when the disk is
+//! full all the same, and put back when there is space again.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+use rustix::fs::{FallocateFlags, fallocate, statvfs};
+
+use super::error::StoreError;
+
+const MIB: u64 = 1 << 20;
+
+/// Upper bound of a memtable: an eighth of the memory that the elements of a process may use together.
+const MAX_MEMTABLE: u64 = 16 * MIB;
+const MIN_MEMTABLE: u64 = MIB;
+
+pub fn database_options(memtable: u64) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    // Media is compressed already.
+    options.set_compression_type(DBCompressionType::None);
+    // The writer ends an extent before RocksDB would switch by itself.
+    options.set_write_buffer_size((memtable + memtable / 2) as usize);
+    options.set_max_write_buffer_number(3);
+    // One flushed file at a time goes down a level: moved, not rewritten, and files of level 0 cannot be dropped by range.
+    options.set_level_zero_file_num_compaction_trigger(1);
+    options.set_target_file_size_base(memtable * 2);
+    options.set_max_bytes_for_level_base(memtable * 16);
+    options.set_max_background_jobs(2);
+    // A damaged record in the middle of the log must not pass for its end.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_max_open_files(64);
+    options.set_skip_stats_update_on_db_open(true);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(MIB as usize);
+    options.set_log_level(LogLevel::Warn);
+    options.set_max_manifest_file_size(4 * MIB as usize);
+    options.set_manifest_preallocation_size(64 << 10);
+    let mut table = BlockBasedOptions::default();
+    table.set_block_size(64 << 10);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_block_cache(&Cache::new_lru_cache(4 * MIB as usize));
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+/// Space on the file system and what is kept of it.
+pub struct Space {
+    path: PathBuf,
+    ballast: PathBuf,
+    memtable: u64,
+    floor: u64,
+    free: AtomicU64,
+    has_ballast: AtomicBool,
+}
+
+impl Space {
+    pub fn new(path: &Path, ballast: PathBuf, min_free: u64, memtable: Option<u64>) -> Result<Self, StoreError> {
+        let stat = statvfs(path)
+            .map_err(|err| StoreError::Io { path: path.to_owned(), source: err.into() })?;
+        let volume = stat.f_blocks.saturating_mul(stat.f_frsize);
+        let memtable = memtable.unwrap_or(MAX_MEMTABLE).min(volume / 16).max(MIN_MEMTABLE);
+        let floor = min_free.min(volume / 4).max(4 * memtable);
+        let space = Self {
+            path: path.to_owned(),
+            memtable,
+            floor,
+            free: AtomicU64::new(stat.f_bavail.saturating_mul(stat.f_frsize)),
+            has_ballast: AtomicBool::new(ballast.exists()),
+            ballast,
+        };
+        space.restore_ballast();
+        Ok(space)
+    }
+
+    pub fn memtable(&self) -> u64 {
+        self.memtable
+    }
+
+    /// Free bytes below which nothing more is stored.
+    pub fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Asks the file system.
+    pub fn refresh(&self) {
+        if let Ok(stat) = statvfs(&self.path) {
+            self.free.store(stat.f_bavail.saturating_mul(stat.f_frsize), Ordering::Relaxed);
+        }
+    }
+
+    /// Below the floor, as of the last look.
+    pub fn is_low(&self) -> bool {
+        self.free.load(Ordering::Relaxed) < self.floor
+    }
+
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+
+    fn ballast_size(&self) -> u64 {
+        self.memtable * 5 / 2
+    }
+
+    /// Gives the ballast to the file system; whether there was one.
+    pub fn release_ballast(&self) -> bool {
+        let had = self.has_ballast.swap(false, Ordering::Relaxed);
+        had && fs::remove_file(&self.ballast).is_ok()
+    }
+
+    /// Sets the ballast aside when the disk can spare it. A file system that cannot preallocate goes without.
+    pub fn restore_ballast(&self) {
+        if self.has_ballast.load(Ordering::Relaxed) || self.free() < self.floor + self.ballast_size() {
+            return;
+        }
+        let done = OpenOptions::new()
+            .create(true)
+            .truncate(true)
+            .write(true)
+            .mode(0o600)
+            .open(&self.ballast)
+            .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, self.ballast_size())?));
+        if done.is_err() {
+            let _ = fs::remove_file(&self.ballast);
+        }
+        self.has_ballast.store(done.is_ok(), Ordering::Relaxed);
+    }
+}
+
+/// Opens the database; on a full disk once more without the ballast.
+pub fn open_database(path: &Path, options: &Options, space: &Space) -> Result<DB, StoreError> {
+    let failed = |source| StoreError::database(path, source);
+    match DB::open(options, path).map_err(failed) {
+        Err(err) if err.is_no_space() && space.release_ballast() => DB::open(options, path).map_err(failed),
+        other => other,
+    }
+}

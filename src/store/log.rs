@@ -1,0 +1,434 @@
+//! The open database: what is in it, and the switch from one extent to the next.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+
+use super::directory::Directory;
+use super::error::StoreError;
+use super::extents::{Extents, First};
+use super::gate::{Gate, Switch, Ticket};
+use super::health::{Space, database_options, open_database};
+use super::record::{self, Body, Header, Sequence};
+use super::retention::{LogStarts, drop_below_log_start};
+use super::schema::{self, CursorRecord, ExtentHeader, Lane, Meta, StreamStart, UNCLEAN_GAP};
+use super::stream::{Mark, StreamLog};
+
+/// What survives what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// Nothing is logged: a crash loses what was not flushed.
+    None,
+    /// Each record is with the operating system when it is accepted: survives the end of the process.
+    Crash,
+}
+
+/// How a store is opened. The elements that share it share these.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    pub durability: Durability,
+    /// Free-space floor in bytes; kept between four memtables and a quarter of the file system.
+    pub min_free_bytes: u64,
+    /// The most that is meant to be stored, 0 for no limit: memtables stay below an eighth of it.
+    pub limit_bytes: u64,
+    /// How long to wait for another process to let go of the store.
+    pub lock_timeout: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self {
+            durability: Durability::Crash,
+            min_free_bytes: 1 << 30,
+            limit_bytes: 0,
+            lock_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+pub struct Log {
+    // First, so that the database is closed before the directory is given up.
+    pub db: DB,
+    pub directory: Directory,
+    pub space: Space,
+    pub gate: Gate,
+    pub extents: RwLock<Extents>,
+    pub streams: Mutex<HashMap<u32, Arc<StreamLog>>>,
+    pub log_starts: LogStarts,
+    pub write: WriteOptions,
+    options: StoreOptions,
+    session: u64,
+    boot_id: String,
+    domain: Mutex<Domain>,
+    pub work: Work,
+}
+
+#[derive(Default)]
+struct Domain {
+    count: u64,
+    members: u32,
+}
+
+/// Wakes the thread that tends the log.
+#[derive(Default)]
+pub struct Work {
+    /// There is something to do; spares the lock when it is known already.
+    pending: AtomicBool,
+    state: Mutex<WorkState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct WorkState {
+    pending: bool,
+    stop: bool,
+}
+
+impl Work {
+    pub fn announce(&self) {
+        if !self.pending.swap(true, Ordering::Relaxed) {
+            lock(&self.state).pending = true;
+            self.changed.notify_all();
+        }
+    }
+
+    pub fn stop(&self) {
+        lock(&self.state).stop = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits for work, then lets more of it gather for `delay`; false when it is time to stop. `again` looks in even
+    /// without being called.
+    pub fn wait(&self, delay: Duration, again: Option<Duration>) -> bool {
+        let idle = |state: &mut WorkState| !state.pending && !state.stop;
+        let state = lock(&self.state);
+        let state = match again {
+            Some(again) => {
+                self.changed.wait_timeout_while(state, again, idle).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
+        };
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, delay, |state| !state.stop)
+            .unwrap_or_else(PoisonError::into_inner);
+        state.pending = false;
+        self.pending.store(false, Ordering::Relaxed);
+        !state.stop
+    }
+}
+
+/// A panic of another thread leaves numbers that are still consistent: each critical section only stores finished values.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// ns since 1970, as the machine believes.
+pub fn wall_clock() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
+    }
+}
+
+/// ns since the machine started, also over suspension.
+pub fn boot_time() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
+}
+
+/// An extent as found on the disk.
+#[derive(Default)]
+struct Found {
+    header: Option<ExtentHeader>,
+    starts: HashMap<u32, StreamStart>,
+    cursors: HashMap<u32, CursorRecord>,
+    clean: bool,
+}
+
+impl Log {
+    pub fn open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
+        let directory = Directory::claim(path, options.lock_timeout)?;
+        let memtable = (options.limit_bytes > 0).then_some(options.limit_bytes / 8);
+        let space = Space::new(path, directory.ballast(), options.min_free_bytes, memtable)?;
+        let log_starts = LogStarts::default();
+        let mut database = database_options(space.memtable());
+        drop_below_log_start(&mut database, &log_starts);
+        let db = open_database(&directory.database(), &database, &space)?;
+        let mut write = WriteOptions::default();
+        write.disable_wal(options.durability == Durability::None);
+
+        let found = scan(&db, path)?;
+        let newest = found.last();
+        let session = newest.and_then(|(_, f)| f.header.as_ref()).map_or(0, |h| h.session) + 1;
+        let clean = newest.is_none_or(|(_, f)| f.clean);
+        let mut extents = Extents::default();
+        for (id, extent) in &found {
+            let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, totals: s.totals }));
+            extents.push(*id, first.collect());
+        }
+        let mut streams = HashMap::new();
+        if let Some((extent, newest)) = newest {
+            for (id, start) in &newest.starts {
+                let cursor = newest.cursors.get(id).copied().unwrap_or_default();
+                let (mut end, state) = tail_of(&db, path, *extent, *id, start, &cursor)?;
+                if !clean {
+                    end.sequence += UNCLEAN_GAP;
+                }
+                streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor)));
+            }
+        }
+        let id = newest.map_or(1, |(id, _)| id + 1);
+        let log = Self {
+            db,
+            directory,
+            space,
+            gate: Gate::new(id),
+            extents: RwLock::new(extents),
+            streams: Mutex::new(streams),
+            log_starts,
+            write,
+            options: options.clone(),
+            session,
+            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            domain: Mutex::default(),
+            work: Work::default(),
+        };
+        log.begin_extent(id)?;
+        for stream in log.stream_list() {
+            let start = stream.cursor().resume;
+            log.log_starts.set(stream.id, start);
+            log.extents_mut().advance(stream.id, start);
+        }
+        log.work.announce();
+        Ok(Arc::new(log))
+    }
+
+    pub fn check_options(&self, asked: &StoreOptions) -> Result<(), StoreError> {
+        let conflict = |option, open: String, asked: String| {
+            Err(StoreError::Conflict { path: self.directory.path().to_owned(), option, open, asked })
+        };
+        let open = &self.options;
+        if open.durability != asked.durability {
+            return conflict("durability", format!("{:?}", open.durability), format!("{:?}", asked.durability));
+        }
+        if open.min_free_bytes != asked.min_free_bytes {
+            return conflict("min-free-bytes", open.min_free_bytes.to_string(), asked.min_free_bytes.to_string());
+        }
+        Ok(())
+    }
+
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+
+    pub fn failed(&self, source: rocksdb::Error) -> StoreError {
+        StoreError::database(self.directory.path(), source)
+    }
+
+    pub fn extents_mut(&self) -> std::sync::RwLockWriteGuard<'_, Extents> {
+        self.extents.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn extents(&self) -> std::sync::RwLockReadGuard<'_, Extents> {
+        self.extents.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn stream_list(&self) -> Vec<Arc<StreamLog>> {
+        lock(&self.streams).values().cloned().collect()
+    }
+
+    pub fn join_domain(&self) -> u64 {
+        let mut domain = lock(&self.domain);
+        if domain.members == 0 {
+            domain.count += 1;
+        }
+        domain.members += 1;
+        (self.session << 32) | domain.count
+    }
+
+    pub fn leave_domain(&self) {
+        let mut domain = lock(&self.domain);
+        domain.members = domain.members.saturating_sub(1);
+    }
+
+    /// Lets a writer in, switching extents first when the current one is full.
+    pub fn enter(&self, bytes: u64) -> Result<Ticket<'_>, StoreError> {
+        loop {
+            match self.gate.enter(bytes, self.space.memtable()) {
+                Ok(ticket) => return Ok(ticket),
+                Err(switch) => self.switch(switch)?,
+            }
+        }
+    }
+
+    /// Ends the extent: what was consumed of it is discarded, the rest is flushed in the background.
+    fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        for stream in self.stream_list() {
+            self.trim(&mut batch, switch.extent, &stream, 0);
+        }
+        self.db.write_opt(batch, &self.write).map_err(|err| self.failed(err))?;
+        let mut flush = FlushOptions::default();
+        flush.set_wait(false);
+        self.db.flush_opt(&flush).map_err(|err| self.failed(err))?;
+        let next = switch.extent + 1;
+        self.begin_extent(next)?;
+        switch.done(next);
+        self.space.refresh();
+        self.work.announce();
+        Ok(())
+    }
+
+    /// Writes what makes an extent readable by itself, and makes it the newest.
+    fn begin_extent(&self, id: u32) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::default();
+        let header = ExtentHeader {
+            session: self.session,
+            boot_id: self.boot_id.clone(),
+            opened_at: wall_clock(),
+        };
+        batch.put(Meta::Header.key(id), schema::encode_value(&header));
+        let mut first = HashMap::new();
+        let mut encoder = record::Encoder::default();
+        for stream in self.stream_list() {
+            let (end, state) = stream.written();
+            let start = StreamStart { name: stream.name.clone(), first: end.sequence, totals: end.totals };
+            batch.put(Meta::Start(stream.id).key(id), schema::encode_value(&start));
+            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&stream.cursor()));
+            if !state.is_empty() {
+                let snapshot = Header {
+                    before: end.totals,
+                    advance: 0,
+                    body: Body::Snapshot(state.into_iter().collect()),
+                };
+                batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
+            }
+            first.insert(stream.id, First { sequence: end.sequence, totals: end.totals });
+        }
+        self.db.write_opt(batch, &self.write).map_err(|err| self.failed(err))?;
+        self.extents_mut().push(id, first);
+        Ok(())
+    }
+
+    /// Writes the cursors and all that is in memory, and marks the store as closed in order.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.save_cursors(true)?;
+        let ticket = self.enter(0)?;
+        self.db
+            .put_opt(Meta::Clean.key(ticket.extent), schema::encode_value(&1u8), &self.write)
+            .map_err(|err| self.failed(err))?;
+        match self.db.flush().map_err(|err| self.failed(err)) {
+            Err(err) if err.is_no_space() && self.space.release_ballast() => {
+                self.db.flush().map_err(|err| self.failed(err))
+            }
+            other => other,
+        }
+    }
+}
+
+/// All extents, oldest first. Reads one meta lane each.
+fn scan(db: &DB, path: &Path) -> Result<Vec<(u32, Found)>, StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
+    let failed = |source| StoreError::database(path, source);
+    let mut extents: Vec<(u32, Found)> = Vec::new();
+    let mut iter = db.raw_iterator();
+    iter.seek(schema::extent_start(0));
+    while let Some((key, value)) = iter.item() {
+        let (id, lane, sequence) = schema::parse(key).ok_or_else(|| damaged("it holds a foreign key".into()))?;
+        if lane != Lane::Meta {
+            match id.checked_add(1) {
+                Some(next) => iter.seek(schema::extent_start(next)),
+                None => break,
+            }
+            continue;
+        }
+        if extents.last().is_none_or(|last| last.0 != id) {
+            extents.push((id, Found::default()));
+        }
+        let bad = || damaged(format!("the head of extent {id} does not check"));
+        if let Some((_, found)) = extents.last_mut() {
+            match Meta::from_sequence(sequence) {
+                Some(Meta::Header) => found.header = Some(schema::decode_value(value).ok_or_else(bad)?),
+                Some(Meta::Start(s)) => _ = found.starts.insert(s, schema::decode_value(value).ok_or_else(bad)?),
+                Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value).ok_or_else(bad)?),
+                Some(Meta::Clean) => found.clean = true,
+                None => return Err(bad()),
+            }
+        }
+        iter.next();
+    }
+    iter.status().map_err(failed)?;
+    // An extent whose removal was interrupted may have lost its head; nothing in it is above a log start.
+    extents.retain(|(_, found)| found.header.is_some());
+    Ok(extents)
+}
+
+/// Where a stream ends in the newest extent, and the state in force there.
+fn tail_of(
+    db: &DB,
+    path: &Path,
+    extent: u32,
+    stream: u32,
+    start: &StreamStart,
+    cursor: &CursorRecord,
+) -> Result<(Mark, record::StateMap), StoreError> {
+    let failed = |source| StoreError::database(path, source);
+    let mut end = Mark { sequence: start.first.max(1), totals: start.totals };
+    if cursor.position > end.sequence {
+        end = Mark { sequence: cursor.position, totals: cursor.totals };
+    }
+    let bounded = |lane| {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(schema::key(extent, lane, 0).to_vec());
+        options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
+        db.raw_iterator_opt(options)
+    };
+    let mut last = bounded(Lane::Data(stream));
+    last.seek_to_last();
+    // A damaged last record still takes its number; the one before it tells the sums.
+    let mut taken = 0;
+    while let Some((key, value)) = last.item() {
+        let sequence = schema::parse(key).map_or(0, |k| k.2);
+        taken = taken.max(sequence + 1);
+        if sequence < end.sequence {
+            break;
+        }
+        if let Ok(record) = record::decode(sequence, value.to_vec()) {
+            end = Mark { sequence: sequence + 1, totals: record.after() };
+            break;
+        }
+        last.prev();
+    }
+    last.status().map_err(failed)?;
+    let mut state = record::StateMap::new();
+    let mut iter = bounded(Lane::State(stream));
+    iter.seek_to_first();
+    while let Some((key, value)) = iter.item() {
+        let sequence = schema::parse(key).map_or(0, |k| k.2);
+        if let Ok(record) = record::decode(sequence, value.to_vec()) {
+            if sequence >= end.sequence {
+                end = Mark { sequence: sequence + 1, totals: end.totals };
+            }
+            apply_record(&mut state, record);
+        }
+        iter.next();
+    }
+    iter.status().map_err(failed)?;
+    end.sequence = end.sequence.max(taken);
+    Ok((end, state))
+}
+
+/// Puts a record of the state lane into force.
+pub fn apply_record(state: &mut record::StateMap, record: record::Record) {
+    match record.body {
+        Body::Snapshot(entries) => *state = entries.into_iter().collect(),
+        Body::State { slot, clears } => record::apply(state, &slot, &clears, record.payload.as_ref()),
+        Body::Buffer(_) | Body::Event => {}
+    }
+}
+

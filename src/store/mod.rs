@@ -1,0 +1,107 @@
+//! The durable log under the elements: streams of records in one directory, on RocksDB. No media framework in here.
+//!
+//! Promises:
+//! - A record that [`Stream::append`] returned is there after the process ends in any way ([`Durability::Crash`]), in order,
+//!   bit for bit; a damaged one is told as such, never handed out.
+//! - What a consumer has acknowledged is dropped before it is written a second time, when the consumer keeps up; files with
+//!   nothing wanted in them are removed whole, also on a full disk.
+//! - Reading costs one seek and then runs; memory does not grow with what is stored.
+//! - A directory that is not a store, is of a newer format, or belongs to another process is left untouched.
+//!
+//! Never: a lock held while the disk works, except by the one who is being served; a file opened before `FORMAT` was read;
+//! a sequence number used twice.
+//!
+//! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
+//! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
+//! `health` the disk's limits, `directory` and `registry` who has the store open.
+
+mod directory;
+mod error;
+mod extents;
+mod gate;
+mod health;
+mod log;
+pub mod record;
+mod registry;
+mod retention;
+pub mod schema;
+mod stream;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub use error::StoreError;
+pub use log::{Durability, StoreOptions};
+pub use record::{Body, BufferHeader, MetaRecord, Payload, Record, Sequence, Slot, StateMap, Sync, Totals};
+pub use schema::{Count, CursorRecord, IndexEntry, Ledger};
+pub use stream::{Appended, Chunk, Mark, NewRecord, Stream};
+
+/// A store that is open in this process. Cheap to clone; closes with its last handle.
+#[derive(Clone)]
+pub struct Store(Arc<registry::Place>);
+
+impl Store {
+    /// Opens the store in `location`, or joins it when this process has it open already.
+    ///
+    /// Blocks while another process has it, up to `lock_timeout`.
+    ///
+    /// # Errors
+    ///
+    /// Each [`StoreError`] names the path and what to do. Nothing on the disk is changed unless the directory is a store or
+    /// empty.
+    pub fn open(location: &Path, options: &StoreOptions) -> Result<Self, StoreError> {
+        registry::open(location, options).map(Self)
+    }
+
+    /// Takes the stream `name` for writing and reading, making it if need be.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::StreamInUse`] while another handle has it.
+    pub fn stream(&self, name: &str) -> Result<Stream, StoreError> {
+        Stream::attach(self.clone(), name)
+    }
+
+    fn log(&self) -> &Arc<log::Log> {
+        match self.0.get() {
+            Some(open) => open.log(),
+            None => unreachable!("a handle is given out only when the place is filled"),
+        }
+    }
+
+    /// A number for the running time of the pipeline that starts now: shared by all who join while somebody is inside.
+    pub fn join_domain(&self) -> u64 {
+        self.log().join_domain()
+    }
+
+    pub fn leave_domain(&self) {
+        self.log().leave_domain();
+    }
+
+    /// The file system has less free space than the floor.
+    pub fn is_low(&self) -> bool {
+        self.log().space.is_low()
+    }
+
+    /// Asks the file system again.
+    pub fn refresh_space(&self) {
+        self.log().space.refresh();
+    }
+
+    /// Free bytes of the file system below which nothing more is stored.
+    pub fn floor(&self) -> u64 {
+        self.log().space.floor()
+    }
+
+    /// Bytes that the directory occupies.
+    pub fn disk_bytes(&self) -> u64 {
+        self.log().directory.disk_bytes()
+    }
+
+    pub fn location(&self) -> &Path {
+        self.log().directory.path()
+    }
+}

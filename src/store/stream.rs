@@ -1,0 +1,487 @@
+//! One stream of a store: append, read, state as of a position, cursor.
+//!
+//! One writer at a time (the streaming thread that feeds it), one reader, anybody for the levels. Appending takes no lock
+//! while the disk works.
+
+use std::mem;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
+
+use super::Store;
+use super::error::StoreError;
+use super::log::{Log, apply_record, boot_time, lock};
+use super::record::{self, Body, Encoder, Header, Record, Sequence, StateMap, Sync, Totals};
+use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
+
+/// Index entries are at least this far apart, in time or in bytes.
+const INDEX_INTERVAL: u64 = 1_000_000_000;
+const INDEX_BYTES: u64 = 1 << 20;
+
+/// Room that an entry takes besides its payload; for the size of extents only.
+const OVERHEAD: u64 = 128;
+/// An encoder keeps what ordinary records need.
+const ENCODER_KEEP: usize = 4 << 20;
+/// Extents that a reader looks at in one go.
+const SPANS: usize = 64;
+
+/// A position in a stream and the sums of all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Mark {
+    pub sequence: Sequence,
+    pub totals: Totals,
+}
+
+/// A record to be appended.
+pub struct NewRecord<'a> {
+    pub body: Body,
+    /// In pieces, so that scattered memory needs no merging.
+    pub payload: &'a [&'a [u8]],
+    /// Media time in ns that it adds.
+    pub advance: u64,
+}
+
+/// What an append did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Sequence of the first record; the others follow.
+    pub first: Sequence,
+    /// After the last one.
+    pub end: Mark,
+}
+
+/// Records in order, and where to go on.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    pub records: Vec<Record>,
+    /// Records that did not check and were left out.
+    pub damaged: Vec<Sequence>,
+    /// Where the next read begins; `None` when nothing more is stored.
+    pub next: Option<Sequence>,
+}
+
+/// The part of a stream that lives as long as the log.
+pub struct StreamLog {
+    pub id: u32,
+    pub name: String,
+    attached: AtomicBool,
+    writer: Mutex<Writer>,
+    progress: Mutex<Progress>,
+}
+
+struct Writer {
+    end: Mark,
+    state: StateMap,
+    encoder: Encoder,
+    /// Boot time and bytes at the last index entry.
+    indexed: Option<(u64, u64)>,
+}
+
+struct Progress {
+    cursor: CursorRecord,
+    dirty: bool,
+    trimmed: Trimmed,
+}
+
+/// How far the newest extent was trimmed.
+#[derive(Clone, Copy, Default)]
+pub struct Trimmed {
+    pub sequence: Sequence,
+    /// Bytes before the cursor then.
+    pub bytes: u64,
+}
+
+impl StreamLog {
+    pub fn new(id: u32, name: String, end: Mark, state: StateMap, cursor: CursorRecord) -> Self {
+        Self {
+            id,
+            name,
+            attached: AtomicBool::new(false),
+            writer: Mutex::new(Writer { end, state, encoder: Encoder::default(), indexed: None }),
+            progress: Mutex::new(Progress { cursor, dirty: false, trimmed: Trimmed::default() }),
+        }
+    }
+
+    pub fn cursor(&self) -> CursorRecord {
+        lock(&self.progress).cursor
+    }
+
+    /// End and state in force, for the head of an extent.
+    pub fn written(&self) -> (Mark, StateMap) {
+        let writer = lock(&self.writer);
+        (writer.end, writer.state.clone())
+    }
+
+    /// The cursor if it moved since it was last taken.
+    pub fn take_dirty(&self) -> Option<CursorRecord> {
+        let mut progress = lock(&self.progress);
+        mem::take(&mut progress.dirty).then_some(progress.cursor)
+    }
+
+    /// The cursor could not be saved after all.
+    pub fn set_dirty(&self) {
+        lock(&self.progress).dirty = true;
+    }
+
+    /// Exchanges the trim mark when the cursor is `min_bytes` past it: where it was, and the cursor to which it moved.
+    pub fn begin_trim(&self, min_bytes: u64) -> Option<(Sequence, CursorRecord)> {
+        let mut progress = lock(&self.progress);
+        let Progress { cursor, trimmed, .. } = &mut *progress;
+        let due = cursor.resume > trimmed.sequence && cursor.totals.bytes >= trimmed.bytes + min_bytes;
+        due.then(|| {
+            let from = mem::replace(trimmed, Trimmed { sequence: cursor.resume, bytes: cursor.totals.bytes });
+            (from.sequence, *cursor)
+        })
+    }
+}
+
+/// The handle of whoever writes and reads a stream. One at a time; gives the stream free when dropped.
+pub struct Stream {
+    store: Store,
+    stream: std::sync::Arc<StreamLog>,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.stream.attached.store(false, Ordering::Release);
+    }
+}
+
+impl Stream {
+    pub(super) fn attach(store: Store, name: &str) -> Result<Self, StoreError> {
+        let log = store.log();
+        let path = || log.directory.path().to_owned();
+        let (stream, new) = {
+            let mut streams = lock(&log.streams);
+            match streams.values().find(|s| s.name == name) {
+                Some(stream) => (stream.clone(), false),
+                None => {
+                    let id = streams.keys().max().map_or(1, |id| id + 1);
+                    if id >= MAX_STREAMS {
+                        return Err(StoreError::TooManyStreams { path: path() });
+                    }
+                    let end = Mark { sequence: 1, totals: Totals::default() };
+                    let cursor = CursorRecord { position: 1, resume: 1, ..CursorRecord::default() };
+                    let stream = std::sync::Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor));
+                    streams.insert(id, stream.clone());
+                    (stream, true)
+                }
+            }
+        };
+        if stream.attached.swap(true, Ordering::AcqRel) {
+            return Err(StoreError::StreamInUse { path: path(), stream: name.to_owned() });
+        }
+        let this = Self { store, stream };
+        if new {
+            this.announce()?;
+        }
+        Ok(this)
+    }
+
+    /// Makes a new stream known in the newest extent; a switch that comes in between has done it already.
+    fn announce(&self) -> Result<(), StoreError> {
+        let log = self.log();
+        let ticket = log.enter(OVERHEAD)?;
+        let start = StreamStart { name: self.stream.name.clone(), first: 1, totals: Totals::default() };
+        let mut batch = WriteBatch::default();
+        batch.put(Meta::Start(self.stream.id).key(ticket.extent), schema::encode_value(&start));
+        batch.put(Meta::Cursor(self.stream.id).key(ticket.extent), schema::encode_value(&self.stream.cursor()));
+        log.db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
+        let first = super::extents::First { sequence: 1, totals: Totals::default() };
+        log.extents_mut().add_stream(self.stream.id, first);
+        Ok(())
+    }
+
+    fn log(&self) -> &Log {
+        self.store.log()
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub fn name(&self) -> &str {
+        &self.stream.name
+    }
+
+    /// After the last record.
+    pub fn end(&self) -> Mark {
+        lock(&self.stream.writer).end
+    }
+
+    /// The state in force at the end.
+    pub fn state(&self) -> StateMap {
+        lock(&self.stream.writer).state.clone()
+    }
+
+    pub fn cursor(&self) -> CursorRecord {
+        self.stream.cursor()
+    }
+
+    /// Moves the cursor; it is saved within 100 ms. What lies before its `resume` may be gone from then on.
+    pub fn set_cursor(&self, cursor: CursorRecord) {
+        let mut progress = lock(&self.stream.progress);
+        if progress.cursor == cursor {
+            return;
+        }
+        progress.cursor = cursor;
+        progress.dirty = true;
+        drop(progress);
+        self.log().work.announce();
+    }
+
+    /// Takes `count` sequence numbers for records that could not be stored, so that they still have a place in the order.
+    pub fn skip(&self, count: u64) -> Sequence {
+        let mut writer = lock(&self.stream.writer);
+        let first = writer.end.sequence;
+        writer.end.sequence += count;
+        first
+    }
+
+    /// Appends the records as one: after a crash all of them are there or none.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was accepted. The sequence numbers are not used again; state that they changed stays in force.
+    pub fn append(&self, records: &[NewRecord<'_>]) -> Result<Appended, StoreError> {
+        let log = self.log();
+        let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
+        let ticket = log.enter(bytes)?;
+
+        let mut writer = lock(&self.stream.writer);
+        let before = writer.end;
+        let first = before.sequence;
+        let mut end = before;
+        let index = self.index_entries(&mut writer, records);
+        for record in records {
+            end.sequence += 1;
+            end.totals = end.totals.plus(contribution(record));
+            if let Body::State { slot, clears } = &record.body {
+                record::apply(&mut writer.state, slot, clears, &record.payload.concat());
+            }
+        }
+        writer.end = end;
+        let mut encoder = mem::take(&mut writer.encoder);
+        drop(writer);
+
+        let written = self.write(log, ticket.extent, before, records, &index, &mut encoder);
+        drop(ticket);
+
+        encoder.shrink(ENCODER_KEEP);
+        let mut writer = lock(&self.stream.writer);
+        writer.encoder = encoder;
+        if written.is_err() {
+            writer.end.totals = before.totals;
+            writer.indexed = None;
+        }
+        drop(writer);
+        written.map(|()| Appended { first, end })
+    }
+
+    fn write(
+        &self,
+        log: &Log,
+        extent: u32,
+        mut at: Mark,
+        records: &[NewRecord<'_>],
+        index: &[(Sequence, IndexEntry)],
+        encoder: &mut Encoder,
+    ) -> Result<(), StoreError> {
+        let id = self.stream.id;
+        let mut batch = (records.len() > 1 || !index.is_empty()).then(WriteBatch::default);
+        for record in records {
+            let lane = match record.body {
+                Body::State { .. } | Body::Snapshot(_) => Lane::State(id),
+                Body::Buffer(_) | Body::Event => Lane::Data(id),
+            };
+            let header = Header { before: at.totals, advance: record.advance, body: record.body.clone() };
+            let bytes = encoder.encode(&header, record.payload);
+            let key = schema::key(extent, lane, at.sequence);
+            match &mut batch {
+                Some(batch) => batch.put(key, bytes),
+                None => log.db.put_opt(key, bytes, &log.write).map_err(|err| log.failed(err))?,
+            }
+            at.sequence += 1;
+            at.totals = at.totals.plus(contribution(record));
+        }
+        if let Some(mut batch) = batch {
+            for (sequence, entry) in index {
+                batch.put(schema::key(extent, Lane::Index(id), *sequence), schema::encode_value(entry));
+            }
+            log.db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
+        }
+        Ok(())
+    }
+
+    /// Index entries that are due with these records.
+    fn index_entries(&self, writer: &mut Writer, records: &[NewRecord<'_>]) -> Vec<(Sequence, IndexEntry)> {
+        let mut entries = Vec::new();
+        let mut at = writer.end;
+        for record in records {
+            if let Body::Buffer(header) = &record.body
+                && header.sync != Sync::None
+            {
+                let now = boot_time();
+                let due = writer.indexed.is_none_or(|(time, bytes)| {
+                    now >= time + INDEX_INTERVAL || at.totals.bytes >= bytes + INDEX_BYTES
+                });
+                if due {
+                    writer.indexed = Some((now, at.totals.bytes));
+                    let entry = IndexEntry {
+                        totals: at.totals,
+                        sync: header.sync,
+                        running_time: header.running_time,
+                        captured_at: header.captured_at,
+                        boot_time: now,
+                    };
+                    entries.push((at.sequence, entry));
+                }
+            }
+            at.sequence += 1;
+            at.totals = at.totals.plus(contribution(record));
+        }
+        entries
+    }
+
+    fn iterate(&self, extent: u32, lane: Lane, from: Sequence, fill_cache: bool) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
+        options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
+        // Read once; the cache is for the files' indexes.
+        options.fill_cache(fill_cache);
+        let mut iter = self.log().db.raw_iterator_opt(options);
+        iter.seek_to_first();
+        iter
+    }
+
+    /// Records from `from` on, until `max_records` or `max_bytes` of payload are reached; at least one if there is one.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read. Damaged records are no error: they are left out and listed.
+    pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
+        let mut chunk = Chunk::default();
+        let mut from = from.max(self.cursor().resume);
+        let mut bytes = 0;
+        loop {
+            let spans = self.log().extents().spans(self.stream.id, from, SPANS);
+            let exhausted = spans.len() < SPANS;
+            for span in spans {
+                from = from.max(span.first);
+                let full = self.read_span(span.extent, from, max_records, max_bytes, &mut bytes, &mut chunk)?;
+                if full {
+                    return Ok(chunk);
+                }
+                if let Some(end) = span.end {
+                    from = end;
+                }
+            }
+            if exhausted {
+                return Ok(chunk);
+            }
+        }
+    }
+
+    /// Reads one extent, both lanes in order of their sequence; true when the limits are reached.
+    fn read_span(
+        &self,
+        extent: u32,
+        from: Sequence,
+        max_records: usize,
+        max_bytes: usize,
+        bytes: &mut usize,
+        chunk: &mut Chunk,
+    ) -> Result<bool, StoreError> {
+        let id = self.stream.id;
+        let mut data = self.iterate(extent, Lane::Data(id), from, false);
+        let mut state = self.iterate(extent, Lane::State(id), from.max(1), true);
+        let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
+        loop {
+            let iter = match (sequence(&data), sequence(&state)) {
+                (Some(d), Some(s)) if d < s => &mut data,
+                (_, Some(_)) => &mut state,
+                (Some(_), None) => &mut data,
+                (None, None) => break,
+            };
+            if chunk.records.len() >= max_records || *bytes >= max_bytes {
+                return Ok(true);
+            }
+            if let (Some(at), Some(value)) = (sequence(iter), iter.value()) {
+                match record::decode(at, value.to_vec()) {
+                    Ok(record) => {
+                        *bytes += record.payload.len();
+                        chunk.records.push(record);
+                    }
+                    Err(_) => chunk.damaged.push(at),
+                }
+                chunk.next = Some(at + 1);
+            }
+            iter.next();
+        }
+        data.status().and_then(|()| state.status()).map_err(|err| self.log().failed(err))?;
+        Ok(false)
+    }
+
+    /// The state in force just before `sequence`.
+    pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
+        let mut state = StateMap::new();
+        let span = self.log().extents().spans(self.stream.id, sequence, 1).first().copied();
+        let Some(span) = span else { return Ok(state) };
+        let mut iter = self.iterate(span.extent, Lane::State(self.stream.id), 0, true);
+        while let Some((key, value)) = iter.item() {
+            let Some((_, _, at)) = schema::parse(key) else { break };
+            // The snapshot stands at 0.
+            if at >= sequence {
+                break;
+            }
+            if let Ok(record) = record::decode(at, value.to_vec()) {
+                apply_record(&mut state, record);
+            }
+            iter.next();
+        }
+        iter.status().map_err(|err| self.log().failed(err))?;
+        Ok(state)
+    }
+
+    /// The first indexed sync point after `sequence` of which `wanted` approves.
+    pub fn next_sync(
+        &self,
+        sequence: Sequence,
+        wanted: impl Fn(&IndexEntry) -> bool,
+    ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
+        let mut from = sequence + 1;
+        loop {
+            let spans = self.log().extents().spans(self.stream.id, from, SPANS);
+            for span in &spans {
+                let mut iter = self.iterate(span.extent, Lane::Index(self.stream.id), from, true);
+                while let Some((key, value)) = iter.item() {
+                    if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
+                        && wanted(&entry)
+                    {
+                        return Ok(Some((at, entry)));
+                    }
+                    iter.next();
+                }
+                iter.status().map_err(|err| self.log().failed(err))?;
+            }
+            match spans.last().and_then(|span| span.end) {
+                Some(end) if spans.len() == SPANS => from = end,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// Saves the cursor now and not in 100 ms.
+    pub fn save_cursor(&self) -> Result<(), StoreError> {
+        self.log().save_cursors(false)
+    }
+}
+
+fn payload_len(payload: &[&[u8]]) -> usize {
+    payload.iter().map(|part| part.len()).sum()
+}
+
+fn contribution(record: &NewRecord<'_>) -> Totals {
+    record::contribution(&record.body, payload_len(record.payload), record.advance)
+}

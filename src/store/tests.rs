@@ -1,0 +1,350 @@
+//! The store against a plain list.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const SMALL: u64 = 8 << 20;
+
+fn options() -> StoreOptions {
+    // Memtables of 1 MiB: extents change often.
+    StoreOptions { min_free_bytes: 1 << 20, limit_bytes: SMALL, lock_timeout: Duration::from_secs(5), ..Default::default() }
+}
+
+fn open(path: &Path) -> Stream {
+    Store::open(path, &options()).unwrap().stream("default").unwrap()
+}
+
+fn buffer(sync: Sync) -> Body {
+    Body::Buffer(BufferHeader { sync, ..Default::default() })
+}
+
+fn append(stream: &Stream, body: Body, payload: &[u8]) -> Sequence {
+    stream.append(&[NewRecord { body, payload: &[payload], advance: 10 }]).unwrap().first
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    (0..len)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 24) as u8
+        })
+        .collect()
+}
+
+fn read_all(stream: &Stream, from: Sequence) -> Vec<Record> {
+    let mut records = Vec::new();
+    let mut at = from;
+    loop {
+        let chunk = stream.read(at, 7, 100_000).unwrap();
+        assert_eq!(chunk.damaged, Vec::<Sequence>::new());
+        match chunk.next {
+            Some(next) => at = next,
+            None => return records,
+        }
+        records.extend(chunk.records);
+    }
+}
+
+fn consume(stream: &Stream, position: Mark, resume: Sequence) {
+    stream.set_cursor(CursorRecord {
+        position: position.sequence,
+        totals: position.totals,
+        resume,
+        ..stream.cursor()
+    });
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn records_survive_a_reopen_in_order() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    for i in 0..100u64 {
+        append(&stream, buffer(Sync::Closed), &noise(i, 50_000));
+    }
+    let before = read_all(&stream, 0);
+    assert_eq!(before.len(), 100);
+    assert!(stream.store().log().extents().len() > 3, "several extents");
+    drop(stream);
+    let stream = open(temp.path());
+    assert_eq!(read_all(&stream, 0), before);
+    assert_eq!(stream.end().totals, Totals { buffers: 100, bytes: 5_000_000, time: 1000 });
+    assert_eq!(append(&stream, Body::Event, b"next"), 101, "an orderly end leaves no gap");
+}
+
+#[test]
+fn a_position_is_not_used_twice_after_an_unclean_end() {
+    let temp = tempfile::tempdir().unwrap();
+    let copy = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    append(&stream, Body::Event, b"one");
+    // What a killed process leaves.
+    copy_tree(temp.path(), copy.path());
+    let stream = open(copy.path());
+    assert_eq!(append(&stream, Body::Event, b"two"), 2 + schema::UNCLEAN_GAP);
+    let sequences: Vec<_> = read_all(&stream, 0).iter().map(|r| r.sequence).collect();
+    assert_eq!(sequences, [1, 2 + schema::UNCLEAN_GAP]);
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn state_is_known_at_every_position() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    let slot = |rank| Slot { rank, name: String::new() };
+    let change = |rank, clears: &[u32]| Body::State { slot: slot(rank), clears: clears.to_vec() };
+    append(&stream, change(1, &[]), b"start");
+    append(&stream, change(2, &[]), b"caps a");
+    for i in 0..40u64 {
+        append(&stream, buffer(Sync::Closed), &noise(i, 60_000));
+    }
+    let middle = append(&stream, change(2, &[]), b"caps b");
+    append(&stream, change(3, &[]), b"tags");
+    for i in 0..40u64 {
+        append(&stream, buffer(Sync::Closed), &noise(i, 60_000));
+    }
+    let second = append(&stream, change(1, &[3]), b"start 2");
+    let values = |at| stream.state_at(at).unwrap().into_values().collect::<Vec<_>>();
+    assert_eq!(values(1), Vec::<Vec<u8>>::new());
+    assert_eq!(values(middle), [b"start".to_vec(), b"caps a".to_vec()]);
+    assert_eq!(values(middle + 1), [b"start".to_vec(), b"caps b".to_vec()]);
+    assert_eq!(values(second), [b"start".to_vec(), b"caps b".to_vec(), b"tags".to_vec()]);
+    assert_eq!(values(second + 1), [b"start 2".to_vec(), b"caps b".to_vec()]);
+    let seen = read_all(&stream, 1).into_iter().filter(|r| matches!(r.body, Body::State { .. })).count();
+    assert_eq!(seen, 5, "changes are read at their place");
+    drop(stream);
+    let stream = open(temp.path());
+    assert_eq!(stream.state().into_values().collect::<Vec<_>>(), [b"start 2".to_vec(), b"caps b".to_vec()]);
+}
+
+#[test]
+fn consumed_data_leaves_the_disk() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    for i in 0..600u64 {
+        append(&stream, buffer(Sync::Closed), &noise(i, 60_000));
+    }
+    let full = stream.store().disk_bytes();
+    assert!(full > 36_000_000, "{full}");
+    consume(&stream, stream.end(), stream.end().sequence);
+    until("dead extents are removed", || stream.store().disk_bytes() < 10_000_000);
+    assert_eq!(read_all(&stream, 0), []);
+}
+
+#[test]
+fn a_stalled_stream_does_not_pin_the_others() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path(), &options()).unwrap();
+    let (stalled, flowing) = (store.stream("stalled").unwrap(), store.stream("flowing").unwrap());
+    let mut expected = Vec::new();
+    for i in 0..800u64 {
+        append(&flowing, buffer(Sync::Closed), &noise(i, 60_000));
+        if i % 20 == 0 {
+            expected.push(noise(i, 1000));
+            append(&stalled, buffer(Sync::Closed), &noise(i, 1000));
+        }
+    }
+    consume(&flowing, flowing.end(), flowing.end().sequence);
+    until("mostly dead extents are compacted", || store.disk_bytes() < 12_000_000);
+    let rest: Vec<_> = read_all(&stalled, 0).into_iter().map(|r| r.payload.as_ref().to_vec()).collect();
+    assert_eq!(rest, expected);
+    consume(&stalled, stalled.end(), stalled.end().sequence);
+    until("the compacted files are removed", || store.log().extents().len() == 1);
+}
+
+#[test]
+fn a_healthy_stream_is_written_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    for i in 0..1000u64 {
+        append(&stream, buffer(Sync::Closed), &noise(i, 60_000));
+        consume(&stream, stream.end(), stream.end().sequence);
+    }
+    let log = stream.store().log();
+    let files: usize = log.db.live_files().unwrap().iter().map(|f| f.size).sum();
+    assert!(files < 1_000_000, "{files} bytes in files: consumed data was flushed");
+}
+
+#[test]
+fn the_index_finds_sync_points() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    let mut syncs = Vec::new();
+    for i in 0..200u64 {
+        let sync = if i % 50 == 0 { Sync::Closed } else { Sync::None };
+        let at = append(&stream, buffer(sync), &noise(i, 40_000));
+        if sync == Sync::Closed {
+            syncs.push(at);
+        }
+    }
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some((next, entry)) = stream.next_sync(at, |_| true).unwrap() {
+        assert_eq!(entry.totals.buffers, next - 1);
+        found.push(next);
+        at = next;
+    }
+    assert_eq!(found, syncs, "two MiB apart: each has an entry");
+    let far = stream.next_sync(0, |entry| entry.totals.bytes > 5_000_000).unwrap();
+    assert_eq!(far.map(|f| f.0), Some(syncs[3]));
+}
+
+#[test]
+fn a_stream_has_one_owner_and_a_store_one_setting() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path(), &options()).unwrap();
+    let first = store.stream("a").unwrap();
+    assert!(matches!(store.stream("a"), Err(StoreError::StreamInUse { .. })));
+    drop(first);
+    store.stream("a").unwrap();
+    let other = StoreOptions { durability: Durability::None, ..options() };
+    assert!(matches!(Store::open(temp.path(), &other), Err(StoreError::Conflict { .. })));
+    let other = temp.path().join(".");
+    Store::open(&other, &options()).unwrap().stream("b").unwrap();
+}
+
+#[test]
+fn without_a_log_an_orderly_end_still_keeps_everything() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = StoreOptions { durability: Durability::None, ..options() };
+    let stream = Store::open(temp.path(), &options).unwrap().stream("default").unwrap();
+    append(&stream, Body::Event, b"kept");
+    drop(stream);
+    let stream = Store::open(temp.path(), &options).unwrap().stream("default").unwrap();
+    assert_eq!(read_all(&stream, 0).len(), 1);
+}
+
+#[test]
+fn streams_are_written_from_many_threads() {
+    let temp = tempfile::tempdir().unwrap();
+    let store = Store::open(temp.path(), &options()).unwrap();
+    std::thread::scope(|scope| {
+        for t in 0..4u64 {
+            let stream = store.stream(&format!("camera {t}")).unwrap();
+            scope.spawn(move || {
+                for i in 0..150u64 {
+                    append(&stream, buffer(Sync::Closed), &noise(t * 1000 + i, 30_000));
+                }
+                let payloads: Vec<_> = read_all(&stream, 0).iter().map(|r| r.payload.as_ref().to_vec()).collect();
+                let expected: Vec<_> = (0..150).map(|i| noise(t * 1000 + i, 30_000)).collect();
+                assert!(payloads == expected);
+            });
+        }
+    });
+    assert!(store.log().extents().len() > 10);
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append { len: usize, count: usize },
+    State(u32),
+    Consume { part: f64, back: u64 },
+    Save,
+    Reopen,
+    Crash,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (0..200_000usize, 1..4usize).prop_map(|(len, count)| Step::Append { len, count }),
+        2 => (1..4u32).prop_map(Step::State),
+        3 => (0.0..1.0f64, 0..5u64).prop_map(|(part, back)| Step::Consume { part, back }),
+        1 => Just(Step::Save),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Crash),
+    ];
+    proptest::collection::vec(step, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// Append, read, trim, reopen and crash against a map of what must be there.
+    #[test]
+    fn the_store_agrees_with_a_list(steps in steps()) {
+        let mut temp = tempfile::tempdir().unwrap();
+        let mut stream = open(temp.path());
+        let mut list: BTreeMap<Sequence, Vec<u8>> = BTreeMap::new();
+        let mut state: BTreeMap<u32, Vec<u8>> = BTreeMap::new();
+        for (seed, step) in steps.into_iter().enumerate() {
+            let seed = seed as u64;
+            match step {
+                Step::Append { len, count } => {
+                    let payloads: Vec<_> = (0..count).map(|i| noise(seed * 10 + i as u64, len)).collect();
+                    let halves: Vec<_> = payloads.iter().map(|p| { let (a, b) = p.split_at(len / 3); [a, b] }).collect();
+                    let records: Vec<_> = halves
+                        .iter()
+                        .map(|parts| NewRecord { body: buffer(Sync::Closed), payload: parts, advance: 1 })
+                        .collect();
+                    let first = stream.append(&records).unwrap().first;
+                    for (i, payload) in payloads.into_iter().enumerate() {
+                        list.insert(first + i as u64, payload);
+                    }
+                }
+                Step::State(rank) => {
+                    let value = seed.to_le_bytes().to_vec();
+                    let slot = Slot { rank, name: String::new() };
+                    let at = append(&stream, Body::State { slot, clears: Vec::new() }, &value);
+                    list.insert(at, value.clone());
+                    state.insert(rank, value);
+                }
+                Step::Consume { part, back } => {
+                    let cursor = stream.cursor();
+                    let open: Vec<_> = list.keys().copied().filter(|s| *s >= cursor.position).collect();
+                    let Some(&position) = open.get((part * open.len() as f64) as usize) else { continue };
+                    let resume = position.saturating_sub(back).max(cursor.resume);
+                    consume(&stream, Mark { sequence: position, totals: cursor.totals }, resume);
+                }
+                Step::Save => stream.save_cursor().unwrap(),
+                Step::Reopen => {
+                    drop(stream);
+                    stream = open(temp.path());
+                }
+                Step::Crash => {
+                    stream.save_cursor().unwrap();
+                    let copy = tempfile::tempdir().unwrap();
+                    copy_tree(temp.path(), copy.path());
+                    drop(stream);
+                    temp = copy;
+                    stream = open(temp.path());
+                }
+            }
+            let resume = stream.cursor().resume;
+            let found: Vec<_> =
+                read_all(&stream, 0).into_iter().map(|r| (r.sequence, r.payload.as_ref().to_vec())).collect();
+            let expected: Vec<_> = list.range(resume..).map(|(s, p)| (*s, p.clone())).collect();
+            prop_assert!(found == expected, "{:?} != {:?}",
+                found.iter().map(|f| f.0).collect::<Vec<_>>(), expected.iter().map(|f| f.0).collect::<Vec<_>>());
+            prop_assert_eq!(
+                stream.state_at(Sequence::MAX).unwrap().into_iter().map(|(s, v)| (s.rank, v)).collect::<BTreeMap<_, _>>(),
+                state.clone()
+            );
+        }
+    }
+}
