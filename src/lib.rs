@@ -1,3 +1,4 @@
 //! GStreamer elements that keep every frame.
-#[allow(dead_code)]
+#![allow(dead_code)]
 mod store;
+mod media;

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
 use super::directory::Directory;
+use super::domains::Domains;
 use super::error::StoreError;
 use super::extents::{Extents, First};
 use super::gate::{Gate, Switch, Ticket};
@@ -61,16 +62,10 @@ pub struct Log {
     pub log_starts: LogStarts,
     pub write: WriteOptions,
     options: StoreOptions,
-    session: u64,
+    pub session: u64,
     boot_id: String,
-    domain: Mutex<Domain>,
+    pub domains: Domains,
     pub work: Work,
-}
-
-#[derive(Default)]
-struct Domain {
-    count: u64,
-    members: u32,
 }
 
 /// Wakes the thread that tends the log.
@@ -195,7 +190,7 @@ impl Log {
             options: options.clone(),
             session,
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
-            domain: Mutex::default(),
+            domains: Domains::default(),
             work: Work::default(),
         };
         log.begin_extent(id)?;
@@ -240,20 +235,6 @@ impl Log {
 
     pub fn stream_list(&self) -> Vec<Arc<StreamLog>> {
         lock(&self.streams).values().cloned().collect()
-    }
-
-    pub fn join_domain(&self) -> u64 {
-        let mut domain = lock(&self.domain);
-        if domain.members == 0 {
-            domain.count += 1;
-        }
-        domain.members += 1;
-        (self.session << 32) | domain.count
-    }
-
-    pub fn leave_domain(&self) {
-        let mut domain = lock(&self.domain);
-        domain.members = domain.members.saturating_sub(1);
     }
 
     /// Lets a writer in, switching extents first when the current one is full.

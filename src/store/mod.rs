@@ -16,6 +16,7 @@
 //! `health` the disk's limits, `directory` and `registry` who has the store open.
 
 mod directory;
+mod domains;
 mod error;
 mod extents;
 mod gate;
@@ -33,6 +34,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use domains::Domains;
 pub use error::StoreError;
 pub use log::{Durability, StoreOptions};
 pub use record::{Body, BufferHeader, MetaRecord, Payload, Record, Sequence, Slot, StateMap, Sync, Totals};
@@ -72,13 +74,14 @@ impl Store {
         }
     }
 
-    /// A number for the running time of the pipeline that starts now: shared by all who join while somebody is inside.
-    pub fn join_domain(&self) -> u64 {
-        self.log().join_domain()
+    /// The running-time domains of the streams that are being sent.
+    pub fn domains(&self) -> &Domains {
+        &self.log().domains
     }
 
-    pub fn leave_domain(&self) {
-        self.log().leave_domain();
+    /// Enters a running-time domain, see [`Domains::join`].
+    pub fn join_domain(&self) -> u64 {
+        self.log().domains.join(self.log().session)
     }
 
     /// The file system has less free space than the floor.

@@ -1,0 +1,449 @@
+//! Serialized events as records and back.
+//!
+//! Sticky events are state: each has a slot, a later one of the same slot replaces it, and STREAM_START ends what GStreamer's
+//! pads end with it. The others pass once. An event whose content cannot be written down (a TOC, a message) passes from
+//! memory only and leaves a mark.
+
+use std::str::FromStr;
+
+use bitcode::{Decode, Encode};
+use gst::glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_full};
+
+use crate::media::nal::ParameterSets;
+use crate::store::Slot;
+
+/// What an event becomes in the log.
+pub struct Coded {
+    pub place: Place,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    Once,
+    State { slot: Slot, clears: Vec<u32> },
+}
+
+/// The running-time domain of what follows: first of all state.
+const DOMAIN_RANK: u32 = 0;
+/// Parameter sets in force: after every event.
+const SETS_RANK: u32 = u32::MAX;
+
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+enum Stored {
+    StreamStart { id: String, flags: u32, has_group: bool, stream: Option<StoredStream> },
+    Caps(String),
+    Segment(StoredSegment),
+    Tag { tags: String, global: bool },
+    Gap { timestamp: u64, duration: Option<u64>, flags: u32 },
+    Eos,
+    StreamGroupDone,
+    /// Everything that is a type and a structure.
+    Structure { kind: u32, structure: String, running_time_offset: i64 },
+    /// Not storable.
+    Mark(String),
+    Domain(u64),
+    ParameterSets(Vec<u8>),
+}
+
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+struct StoredStream {
+    id: Option<String>,
+    caps: Option<String>,
+    kind: u32,
+    flags: u32,
+    tags: Option<String>,
+}
+
+/// The fields of a `GstSegment`, in units of its format; `None` is GStreamer's -1.
+#[derive(Debug, Clone, PartialEq, Encode, Decode)]
+struct StoredSegment {
+    format: i32,
+    flags: u32,
+    rate: f64,
+    applied_rate: f64,
+    base: u64,
+    offset: u64,
+    start: u64,
+    stop: u64,
+    time: u64,
+    position: u64,
+    duration: u64,
+}
+
+/// What a stored event says.
+#[derive(Debug, Clone)]
+pub enum Decoded {
+    Event(gst::Event),
+    Domain(u64),
+    ParameterSets(ParameterSets),
+    /// An event that was not storable, or that this GStreamer cannot make.
+    Nothing,
+}
+
+/// Codes an event for the log. `None` for events that do not belong there.
+pub fn encode(event: &gst::EventRef) -> Coded {
+    let stored = to_stored(event);
+    let place = match stored {
+        // It says nothing for later, whatever its type.
+        Stored::Mark(_) | Stored::Eos => Place::Once,
+        _ => match slot(event) {
+            Some(slot) => Place::State { slot, clears: clears(event) },
+            None => Place::Once,
+        },
+    };
+    Coded { place, bytes: bitcode::encode(&stored) }
+}
+
+pub fn encode_domain(domain: u64) -> Coded {
+    let slot = Slot { rank: DOMAIN_RANK, name: String::new() };
+    Coded { place: Place::State { slot, clears: Vec::new() }, bytes: bitcode::encode(&Stored::Domain(domain)) }
+}
+
+pub fn encode_sets(sets: &ParameterSets) -> Coded {
+    let slot = Slot { rank: SETS_RANK, name: String::new() };
+    let bytes = bitcode::encode(&Stored::ParameterSets(sets.to_bytes()));
+    Coded { place: Place::State { slot, clears: Vec::new() }, bytes }
+}
+
+pub fn decode(bytes: &[u8]) -> Decoded {
+    match bitcode::decode::<Stored>(bytes) {
+        Ok(Stored::Domain(domain)) => Decoded::Domain(domain),
+        Ok(Stored::ParameterSets(bytes)) => {
+            ParameterSets::from_bytes(&bytes).map_or(Decoded::Nothing, Decoded::ParameterSets)
+        }
+        Ok(stored) => from_stored(stored).map_or(Decoded::Nothing, Decoded::Event),
+        Err(_) => Decoded::Nothing,
+    }
+}
+
+/// Where a sticky event belongs; the order of slots is the order in which they are sent.
+pub fn slot(event: &gst::EventRef) -> Option<Slot> {
+    if !event.is_sticky() {
+        return None;
+    }
+    let name = match event.structure() {
+        Some(structure) if event.is_sticky_multi() => structure.name().to_string(),
+        _ => String::new(),
+    };
+    Some(Slot { rank: rank(event.type_()), name })
+}
+
+fn rank(kind: gst::EventType) -> u32 {
+    kind.into_glib() as u32
+}
+
+/// Ranks of the slots that end with this event, as on GStreamer's pads; parameter sets end with their caps.
+pub fn clears(event: &gst::EventRef) -> Vec<u32> {
+    match event.type_() {
+        gst::EventType::StreamStart => {
+            let ended = [gst::EventType::Tag, gst::EventType::Toc, gst::EventType::StreamGroupDone];
+            ended.into_iter().map(rank).collect()
+        }
+        gst::EventType::Caps => vec![SETS_RANK],
+        _ => Vec::new(),
+    }
+}
+
+fn to_stored(event: &gst::EventRef) -> Stored {
+    let mark = || Stored::Mark(event.type_().name().to_string());
+    match event.view() {
+        gst::EventView::StreamStart(e) => Stored::StreamStart {
+            id: e.stream_id().to_owned(),
+            flags: e.stream_flags().bits(),
+            has_group: e.group_id().is_some(),
+            stream: e.stream().map(|stream| StoredStream {
+                id: stream.stream_id().map(|id| id.to_string()),
+                caps: stream.caps().map(|caps| caps.to_string()),
+                kind: stream.stream_type().bits(),
+                flags: stream.stream_flags().bits(),
+                tags: stream.tags().map(|tags| tags.to_string()),
+            }),
+        },
+        gst::EventView::Caps(e) => {
+            let text = e.caps().to_string();
+            match gst::Caps::from_str(&text) {
+                Ok(caps) if *caps == *e.caps() => Stored::Caps(text),
+                _ => mark(),
+            }
+        }
+        gst::EventView::Segment(e) => Stored::Segment(StoredSegment::from(e.segment())),
+        gst::EventView::Tag(e) => {
+            Stored::Tag { tags: e.tag().to_string(), global: e.tag().scope() == gst::TagScope::Global }
+        }
+        gst::EventView::Gap(e) => {
+            let (timestamp, duration) = e.get();
+            #[cfg(feature = "v1_20")]
+            let flags = e.gap_flags().bits();
+            #[cfg(not(feature = "v1_20"))]
+            let flags = 0;
+            Stored::Gap { timestamp: timestamp.nseconds(), duration: duration.map(gst::ClockTime::nseconds), flags }
+        }
+        gst::EventView::Eos(_) => Stored::Eos,
+        gst::EventView::StreamGroupDone(_) => Stored::StreamGroupDone,
+        // They hold objects.
+        gst::EventView::Toc(_) | gst::EventView::SinkMessage(_) | gst::EventView::StreamCollection(_) => mark(),
+        _ => {
+            let structure = event.structure().map(|s| s.to_string()).unwrap_or_default();
+            let same = match (gst::Structure::from_str(&structure), event.structure()) {
+                (Ok(back), Some(original)) => *back == *original,
+                (_, None) => true,
+                _ => false,
+            };
+            if !same {
+                return mark();
+            }
+            Stored::Structure {
+                kind: rank(event.type_()),
+                structure,
+                running_time_offset: event.running_time_offset(),
+            }
+        }
+    }
+}
+
+fn from_stored(stored: Stored) -> Option<gst::Event> {
+    Some(match stored {
+        Stored::StreamStart { id, flags, has_group, stream } => {
+            let mut builder =
+                gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::from_bits_truncate(flags));
+            // The number means something only in the process that gave it.
+            if has_group {
+                builder = builder.group_id(gst::GroupId::next());
+            }
+            if let Some(stream) = stream {
+                let restored = gst::Stream::new(
+                    stream.id.as_deref(),
+                    stream.caps.and_then(|caps| gst::Caps::from_str(&caps).ok()).as_ref(),
+                    gst::StreamType::from_bits_truncate(stream.kind),
+                    gst::StreamFlags::from_bits_truncate(stream.flags),
+                );
+                let tags = stream.tags.and_then(|tags| tag_list(&tags));
+                if tags.is_some() {
+                    restored.set_tags(tags.as_ref());
+                }
+                builder = builder.stream(restored);
+            }
+            builder.build()
+        }
+        Stored::Caps(caps) => gst::event::Caps::new(&gst::Caps::from_str(&caps).ok()?),
+        Stored::Segment(segment) => segment.event()?,
+        Stored::Tag { tags, global } => {
+            let mut tags = tag_list(&tags)?;
+            let scope = if global { gst::TagScope::Global } else { gst::TagScope::Stream };
+            tags.make_mut().set_scope(scope);
+            gst::event::Tag::new(tags)
+        }
+        Stored::Gap { timestamp, duration, flags } => {
+            let duration = duration.map(gst::ClockTime::from_nseconds);
+            let builder = gst::event::Gap::builder(gst::ClockTime::from_nseconds(timestamp));
+            let builder = match duration {
+                Some(duration) => builder.duration(duration),
+                None => builder,
+            };
+            #[cfg(feature = "v1_20")]
+            let builder = match flags {
+                0 => builder,
+                flags => builder.gap_flags(gst::GapFlags::from_bits_truncate(flags)),
+            };
+            #[cfg(not(feature = "v1_20"))]
+            let _ = flags;
+            builder.build()
+        }
+        Stored::Eos => gst::event::Eos::new(),
+        Stored::StreamGroupDone => gst::event::StreamGroupDone::new(gst::GroupId::next()),
+        Stored::Structure { kind, structure, running_time_offset } => {
+            let structure =
+                if structure.is_empty() { None } else { Some(gst::Structure::from_str(&structure).ok()?) };
+            let mut event = with_structure(kind, structure)?;
+            event.make_mut().set_running_time_offset(running_time_offset);
+            event
+        }
+        Stored::Mark(_) | Stored::Domain(_) | Stored::ParameterSets(_) => return None,
+    })
+}
+
+fn tag_list(text: &str) -> Option<gst::TagList> {
+    // SAFETY: the text is a C string for the time of the call; what is returned is ours.
+    unsafe {
+        let list = gst::ffi::gst_tag_list_new_from_string(text.to_glib_none().0);
+        (!list.is_null()).then(|| from_glib_full(list))
+    }
+}
+
+/// An event of any type that consists of its structure.
+fn with_structure(kind: u32, structure: Option<gst::Structure>) -> Option<gst::Event> {
+    let structure = structure.map_or(std::ptr::null_mut(), |s| s.into_glib_ptr());
+    // SAFETY: the function takes the structure, which nobody else holds, and any type, and returns a new event.
+    unsafe {
+        let event = gst::ffi::gst_event_new_custom(kind as gst::ffi::GstEventType, structure);
+        (!event.is_null()).then(|| from_glib_full(event))
+    }
+}
+
+impl From<&gst::Segment> for StoredSegment {
+    fn from(segment: &gst::Segment) -> Self {
+        // SAFETY: a valid segment, read while it is borrowed.
+        let raw = unsafe { &*ToGlibPtr::<*const gst::ffi::GstSegment>::to_glib_none(segment).0 };
+        Self {
+            format: raw.format,
+            flags: raw.flags,
+            rate: raw.rate,
+            applied_rate: raw.applied_rate,
+            base: raw.base,
+            offset: raw.offset,
+            start: raw.start,
+            stop: raw.stop,
+            time: raw.time,
+            position: raw.position,
+            duration: raw.duration,
+        }
+    }
+}
+
+impl StoredSegment {
+    fn event(&self) -> Option<gst::Event> {
+        // SAFETY: the segment is initialised by GStreamer before its fields are set; the event copies it.
+        unsafe {
+            let mut raw = std::mem::MaybeUninit::<gst::ffi::GstSegment>::zeroed();
+            gst::ffi::gst_segment_init(raw.as_mut_ptr(), self.format);
+            let mut raw = raw.assume_init();
+            raw.flags = self.flags;
+            raw.rate = self.rate;
+            raw.applied_rate = self.applied_rate;
+            raw.base = self.base;
+            raw.offset = self.offset;
+            raw.start = self.start;
+            raw.stop = self.stop;
+            raw.time = self.time;
+            raw.position = self.position;
+            raw.duration = self.duration;
+            let event = gst::ffi::gst_event_new_segment(&raw);
+            (!event.is_null()).then(|| from_glib_full(event))
+        }
+    }
+}
+
+/// The same SEGMENT, with its running time later by `offset` ns.
+pub fn later(event: &gst::Event, offset: u64) -> gst::Event {
+    if let gst::EventView::Segment(e) = event.view()
+        && offset > 0
+        && let Some(segment) = e.segment().downcast_ref::<gst::ClockTime>()
+    {
+        let mut segment = segment.clone();
+        let base = segment.base().unwrap_or(gst::ClockTime::ZERO);
+        segment.set_base(base + gst::ClockTime::from_nseconds(offset));
+        return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
+    }
+    event.clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn through(event: &gst::Event) -> (gst::Event, Place) {
+        let coded = encode(event);
+        match decode(&coded.bytes) {
+            Decoded::Event(event) => (event, coded.place),
+            other => panic!("{event:?} came back as {other:?}"),
+        }
+    }
+
+    fn same_structure(event: &gst::Event) -> Place {
+        let (back, place) = through(event);
+        assert_eq!(back.type_(), event.type_());
+        let text = |e: &gst::Event| e.structure().map(|s| s.to_string());
+        assert_eq!(text(&back), text(event));
+        place
+    }
+
+    #[test]
+    fn stored_events_come_back_equal() {
+        gst::init().unwrap();
+        let caps = gst::Caps::builder("video/x-h264")
+            .field("stream-format", "avc")
+            .field("framerate", gst::Fraction::new(30, 1))
+            .field("codec_data", gst::Buffer::from_slice([1u8, 2, 3]))
+            .build();
+        let (back, _) = through(&gst::event::Caps::new(&caps));
+        match back.view() {
+            gst::EventView::Caps(e) => assert_eq!(*e.caps(), *caps),
+            _ => panic!(),
+        }
+        let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        segment.set_start(gst::ClockTime::from_seconds(5));
+        segment.set_base(gst::ClockTime::from_seconds(2));
+        segment.set_rate(2.0);
+        same_structure(&gst::event::Segment::new(&segment));
+        let bytes = gst::FormattedSegment::<gst::format::Bytes>::new();
+        same_structure(&gst::event::Segment::new(&bytes));
+        let mut tags = gst::TagList::new();
+        tags.make_mut().add::<gst::tags::Title>(&"gate, \"north\"", gst::TagMergeMode::Append);
+        tags.make_mut().set_scope(gst::TagScope::Global);
+        same_structure(&gst::event::Tag::new(tags));
+        same_structure(&gst::event::Gap::builder(gst::ClockTime::from_seconds(3)).duration(gst::ClockTime::SECOND).build());
+        let structure = gst::Structure::builder("alarm").field("door", 3i32).field("name", "a b").build();
+        assert_eq!(same_structure(&gst::event::CustomDownstream::new(structure.clone())), Place::Once);
+        let place = same_structure(&gst::event::CustomDownstreamSticky::new(structure));
+        assert!(matches!(place, Place::State { slot, .. } if slot.name == "alarm"));
+        same_structure(&gst::event::Protection::new("a-b-c", &gst::Buffer::from_slice([9u8; 4])));
+    }
+
+    #[test]
+    fn a_stream_start_gets_a_group_of_this_process() {
+        gst::init().unwrap();
+        let event = gst::event::StreamStart::builder("cam/1")
+            .flags(gst::StreamFlags::SPARSE)
+            .group_id(gst::GroupId::next())
+            .build();
+        let (back, _) = through(&event);
+        match (back.view(), event.view()) {
+            (gst::EventView::StreamStart(a), gst::EventView::StreamStart(b)) => {
+                assert_eq!((a.stream_id(), a.stream_flags()), ("cam/1", gst::StreamFlags::SPARSE));
+                assert!(a.group_id().is_some() && a.group_id() != b.group_id());
+            }
+            _ => panic!(),
+        }
+    }
+
+    #[test]
+    fn slots_sort_as_events_are_sent() {
+        gst::init().unwrap();
+        let events = [
+            gst::event::StreamStart::new("a"),
+            gst::event::Caps::new(&gst::Caps::new_empty_simple("video/x-h264")),
+            gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()),
+            gst::event::Tag::new(gst::TagList::new()),
+        ];
+        let slots: Vec<_> = events.iter().map(|e| slot(e).unwrap()).collect();
+        assert!(slots.is_sorted());
+        assert!(slots.iter().all(|s| s.rank > DOMAIN_RANK && s.rank < SETS_RANK));
+        assert_eq!(slot(&gst::event::Gap::new(gst::ClockTime::ZERO, None)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_a_mark() {
+        gst::init().unwrap();
+        let toc = gst::Toc::new(gst::TocScope::Global);
+        let coded = encode(&gst::event::Toc::new(&toc, false));
+        assert_eq!(coded.place, Place::Once);
+        assert!(matches!(decode(&coded.bytes), Decoded::Nothing));
+        assert!(matches!(decode(b"garbage"), Decoded::Nothing));
+    }
+
+    #[test]
+    fn only_the_base_of_a_segment_moves() {
+        gst::init().unwrap();
+        let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        segment.set_start(gst::ClockTime::from_seconds(5));
+        let event = gst::event::Segment::new(&segment);
+        match later(&event, 7_000_000_000).view() {
+            gst::EventView::Segment(e) => {
+                let moved = e.segment().downcast_ref::<gst::ClockTime>().unwrap();
+                assert_eq!((moved.start(), moved.base()), (segment.start(), Some(gst::ClockTime::from_seconds(7))));
+            }
+            _ => panic!(),
+        }
+    }
+}

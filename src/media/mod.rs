@@ -1,0 +1,10 @@
+//! Between GStreamer and the store: buffers, events and what can be seen in a bitstream, as records.
+//!
+//! What goes in comes out equal (payload, timestamps, offsets, flags, sticky and custom events); what cannot be written
+//! down says so and passes from memory only.
+
+mod bits;
+pub mod buffer;
+pub mod event;
+pub mod keyframe;
+pub mod nal;
