@@ -1,4 +1,28 @@
-//! GStreamer elements that keep every frame.
-#![allow(dead_code)]
-mod store;
+//! GStreamer elements that keep every frame when the network, the sink or the process goes away.
+//!
+//! The library is a GStreamer plugin first: `GST_PLUGIN_PATH` and an element name are all that most users need. Rust
+//! applications can link it and call [`plugin_register_static`]. Elements stand above pure layers: `diskbuffer` over `media`
+//! (GStreamer to records and back) over `store` (the log on disk, without GStreamer).
+#![allow(clippy::non_send_fields_in_send_ty)]
+
+use gst::glib;
+
+mod diskbuffer;
 mod media;
+mod store;
+
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    diskbuffer::register(plugin)
+}
+
+gst::plugin_define!(
+    streambuffer,
+    env!("CARGO_PKG_DESCRIPTION"),
+    plugin_init,
+    concat!(env!("CARGO_PKG_VERSION"), "-", env!("COMMIT_ID")),
+    "MIT/X11",
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    env!("CARGO_PKG_NAME"),
+    env!("BUILD_REL_DATE")
+);

@@ -10,7 +10,7 @@ use bitcode::{Decode, Encode};
 use gst::glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_full};
 
 use crate::media::nal::ParameterSets;
-use crate::store::Slot;
+use crate::store::{Clears, Slot};
 
 /// What an event becomes in the log.
 pub struct Coded {
@@ -21,7 +21,7 @@ pub struct Coded {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     Once,
-    State { slot: Slot, clears: Vec<u32> },
+    State { slot: Slot, clears: Clears },
 }
 
 /// The running-time domain of what follows: first of all state.
@@ -95,15 +95,16 @@ pub fn encode(event: &gst::EventRef) -> Coded {
     Coded { place, bytes: bitcode::encode(&stored) }
 }
 
+/// A domain begins: all state before it ends.
 pub fn encode_domain(domain: u64) -> Coded {
     let slot = Slot { rank: DOMAIN_RANK, name: String::new() };
-    Coded { place: Place::State { slot, clears: Vec::new() }, bytes: bitcode::encode(&Stored::Domain(domain)) }
+    Coded { place: Place::State { slot, clears: Clears::All }, bytes: bitcode::encode(&Stored::Domain(domain)) }
 }
 
 pub fn encode_sets(sets: &ParameterSets) -> Coded {
     let slot = Slot { rank: SETS_RANK, name: String::new() };
     let bytes = bitcode::encode(&Stored::ParameterSets(sets.to_bytes()));
-    Coded { place: Place::State { slot, clears: Vec::new() }, bytes }
+    Coded { place: Place::State { slot, clears: Clears::Nothing }, bytes }
 }
 
 pub fn decode(bytes: &[u8]) -> Decoded {
@@ -134,14 +135,14 @@ fn rank(kind: gst::EventType) -> u32 {
 }
 
 /// Ranks of the slots that end with this event, as on GStreamer's pads; parameter sets end with their caps.
-pub fn clears(event: &gst::EventRef) -> Vec<u32> {
+pub fn clears(event: &gst::EventRef) -> Clears {
     match event.type_() {
         gst::EventType::StreamStart => {
             let ended = [gst::EventType::Tag, gst::EventType::Toc, gst::EventType::StreamGroupDone];
-            ended.into_iter().map(rank).collect()
+            Clears::Ranks(ended.into_iter().map(rank).collect())
         }
-        gst::EventType::Caps => vec![SETS_RANK],
-        _ => Vec::new(),
+        gst::EventType::Caps => Clears::Ranks(vec![SETS_RANK]),
+        _ => Clears::Nothing,
     }
 }
 

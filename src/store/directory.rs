@@ -22,6 +22,7 @@ use super::schema::FORMAT_VERSION;
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK: &str = "LOCK";
+const DATABASE: &str = "db";
 const MAGIC: &str = "gst-streambuffer-store";
 
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -44,6 +45,8 @@ impl Directory {
         if check(path)? == Found::Empty {
             write_format(path).map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
         }
+        // RocksDB would make it readable for everybody.
+        create(&path.join(DATABASE))?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -52,7 +55,7 @@ impl Directory {
     }
 
     pub fn database(&self) -> PathBuf {
-        self.path.join("db")
+        self.path.join(DATABASE)
     }
 
     pub fn ballast(&self) -> PathBuf {

@@ -9,6 +9,19 @@ use std::sync::Mutex;
 
 use super::log::lock;
 
+/// Bits of a domain number that count the flushes within it.
+const FLUSH_BITS: u32 = 16;
+
+/// The domain `domain` after as many flushes that set running time back to 0.
+pub fn flushed(domain: u64, flushes: u64) -> u64 {
+    domain | (flushes & ((1 << FLUSH_BITS) - 1))
+}
+
+/// Whether two domains are the same but for flushes.
+pub fn same_run(a: u64, b: u64) -> bool {
+    a >> FLUSH_BITS == b >> FLUSH_BITS
+}
+
 #[derive(Default)]
 pub struct Domains {
     state: Mutex<State>,
@@ -32,7 +45,7 @@ impl Domains {
             state.begin();
         }
         state.members += 1;
-        (session << 32) | (state.count << 8)
+        (session << 40) | (state.count << FLUSH_BITS)
     }
 
     pub fn leave(&self) {

@@ -74,21 +74,13 @@ impl Extents {
         }
     }
 
-    pub fn oldest(&self) -> Option<u32> {
-        self.entries.front().map(|e| e.id)
-    }
-
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
     fn first(&self, index: usize, stream: u32) -> Option<First> {
         self.entries.get(index)?.first.get(&stream).copied()
-    }
-
-    /// The oldest record of a stream that can still exist.
-    pub fn first_of(&self, stream: u32) -> Option<Sequence> {
-        self.entries.iter().find_map(|e| e.first.get(&stream)).map(|f| f.sequence)
     }
 
     /// Index of the extent in which `sequence` lies or would lie.

@@ -48,7 +48,8 @@ impl Gate {
         self.moved.wait(state).unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn extent(&self) -> u32 {
+    #[cfg(test)]
+    fn extent(&self) -> u32 {
         self.lock().extent
     }
 

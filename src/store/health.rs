@@ -57,6 +57,7 @@ pub struct Space {
     path: PathBuf,
     ballast: PathBuf,
     memtable: u64,
+    /// Free bytes below which nothing more is stored.
     floor: u64,
     free: AtomicU64,
     has_ballast: AtomicBool,
@@ -83,11 +84,6 @@ impl Space {
 
     pub fn memtable(&self) -> u64 {
         self.memtable
-    }
-
-    /// Free bytes below which nothing more is stored.
-    pub fn floor(&self) -> u64 {
-        self.floor
     }
 
     /// Asks the file system.

@@ -16,7 +16,7 @@
 //! `health` the disk's limits, `directory` and `registry` who has the store open.
 
 mod directory;
-mod domains;
+pub mod domains;
 mod error;
 mod extents;
 mod gate;
@@ -36,10 +36,10 @@ use std::sync::Arc;
 
 pub use domains::Domains;
 pub use error::StoreError;
-pub use log::{Durability, StoreOptions};
-pub use record::{Body, BufferHeader, MetaRecord, Payload, Record, Sequence, Slot, StateMap, Sync, Totals};
-pub use schema::{Count, CursorRecord, IndexEntry, Ledger};
-pub use stream::{Appended, Chunk, Mark, NewRecord, Stream};
+pub use log::{Durability, StoreOptions, wall_clock};
+pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
+pub use schema::{Count, CursorRecord};
+pub use stream::{Mark, NewRecord, Stream};
 
 /// A store that is open in this process. Cheap to clone; closes with its last handle.
 #[derive(Clone)]
@@ -92,11 +92,6 @@ impl Store {
     /// Asks the file system again.
     pub fn refresh_space(&self) {
         self.log().space.refresh();
-    }
-
-    /// Free bytes of the file system below which nothing more is stored.
-    pub fn floor(&self) -> u64 {
-        self.log().space.floor()
     }
 
     /// Bytes that the directory occupies.

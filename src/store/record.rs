@@ -91,6 +91,16 @@ pub struct Slot {
 /// State in force at a position: slot and value, ordered by slot.
 pub type StateMap = std::collections::BTreeMap<Slot, Vec<u8>>;
 
+/// Slots that end with a change.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub enum Clears {
+    #[default]
+    Nothing,
+    /// Those of these ranks.
+    Ranks(Vec<u32>),
+    All,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Body {
     /// The payload is the buffer's data.
@@ -100,8 +110,7 @@ pub enum Body {
     /// Stays in force until replaced; the payload is its value, empty when the slot is emptied.
     State {
         slot: Slot,
-        /// Ranks of the slots that end with this change.
-        clears: Vec<u32>,
+        clears: Clears,
     },
     /// All state in force at the start of an extent. Never delivered.
     Snapshot(Vec<(Slot, Vec<u8>)>),
@@ -117,9 +126,11 @@ pub struct Header {
 }
 
 /// Applies a change to a map of state.
-pub fn apply(state: &mut StateMap, slot: &Slot, clears: &[u32], value: &[u8]) {
-    if !clears.is_empty() {
-        state.retain(|slot, _| !clears.contains(&slot.rank));
+pub fn apply(state: &mut StateMap, slot: &Slot, clears: &Clears, value: &[u8]) {
+    match clears {
+        Clears::Nothing => {}
+        Clears::Ranks(ranks) => state.retain(|slot, _| !ranks.contains(&slot.rank)),
+        Clears::All => state.clear(),
     }
     if value.is_empty() {
         state.remove(slot);
@@ -271,7 +282,7 @@ mod tests {
             buffer,
             Just(Body::Event),
             (slot.clone(), proptest::collection::vec(any::<u32>(), 0..4))
-                .prop_map(|(slot, clears)| Body::State { slot, clears }),
+                .prop_map(|(slot, ranks)| Body::State { slot, clears: Clears::Ranks(ranks) }),
             proptest::collection::vec((slot, proptest::collection::vec(any::<u8>(), 0..9)), 0..4)
                 .prop_map(Body::Snapshot),
         ];

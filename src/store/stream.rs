@@ -211,6 +211,7 @@ impl Stream {
     }
 
     /// The state in force at the end.
+    #[cfg(test)]
     pub fn state(&self) -> StateMap {
         lock(&self.stream.writer).state.clone()
     }

@@ -118,7 +118,7 @@ fn state_is_known_at_every_position() {
     let temp = tempfile::tempdir().unwrap();
     let stream = open(temp.path());
     let slot = |rank| Slot { rank, name: String::new() };
-    let change = |rank, clears: &[u32]| Body::State { slot: slot(rank), clears: clears.to_vec() };
+    let change = |rank, clears: &[u32]| Body::State { slot: slot(rank), clears: Clears::Ranks(clears.to_vec()) };
     append(&stream, change(1, &[]), b"start");
     append(&stream, change(2, &[]), b"caps a");
     for i in 0..40u64 {
@@ -310,7 +310,7 @@ proptest! {
                 Step::State(rank) => {
                     let value = seed.to_le_bytes().to_vec();
                     let slot = Slot { rank, name: String::new() };
-                    let at = append(&stream, Body::State { slot, clears: Vec::new() }, &value);
+                    let at = append(&stream, Body::State { slot, clears: Clears::Nothing }, &value);
                     list.insert(at, value.clone());
                     state.insert(rank, value);
                 }

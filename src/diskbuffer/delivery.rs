@@ -1,0 +1,785 @@
+//! The source pad's task: takes records from memory or disk, in order, and pushes them.
+//!
+//! Promises: order of arrival; after anything but a plain continuation output begins at a sync point, with the sticky events as
+//! of there, DISCONT, the parameter sets it needs, and without leading pictures that refer back. A record counts as delivered
+//! when the push has returned OK. No lock is held across a push.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::imp::{CAT, DiskBuffer, Session};
+use super::settings::TimestampMode;
+use super::state::{Outage, State};
+use super::tail::{Content, Item};
+use crate::media::buffer::{self, Facts};
+use crate::media::event::{self, Decoded};
+use crate::media::keyframe;
+use crate::media::nal::ParameterSets;
+use crate::store::domains::same_run;
+use crate::store::{Body, Mark, Record, Sequence, Slot, Sync, Totals};
+
+/// Pause after the first refusal; doubled up to the longest.
+const RETRY: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// What is read from the disk at a time.
+const CHUNK_RECORDS: usize = 256;
+const CHUNK_BYTES: usize = 1 << 20;
+/// How often the level is told while draining.
+const DRAIN_REPORT: Duration = Duration::from_secs(1);
+
+/// What the task knows; it alone touches it.
+#[derive(Default)]
+pub struct Delivery {
+    generation: u64,
+    position: Sequence,
+    /// Read ahead.
+    chunk: VecDeque<Record>,
+    sticky: BTreeMap<Slot, Sticky>,
+    domain: Option<u64>,
+    /// Of the domain; `None` until something of it shows where it begins.
+    offset: Option<u64>,
+    /// Of the domains that were sent: a repeat keeps its place in time.
+    offsets: HashMap<u64, u64>,
+    sets: ParameterSets,
+    caps: Option<gst::Caps>,
+    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    start: Start,
+    /// Leading pictures before this PTS are left out.
+    skip_before: Option<gst::ClockTime>,
+    retry: Option<Retry>,
+    attempts: u32,
+    /// Latest running time sent, in ns.
+    sent: Option<u64>,
+    /// Where the last buffer ends, as a timestamp.
+    last_end: Option<gst::ClockTime>,
+    gap: bool,
+    idle: bool,
+    draining: Option<Draining>,
+}
+
+struct Sticky {
+    event: gst::Event,
+    sent: bool,
+}
+
+/// How output begins.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// It goes on.
+    #[default]
+    Continuing,
+    /// The next buffer begins anew.
+    Discont,
+}
+
+struct Retry {
+    at: Instant,
+}
+
+struct Draining {
+    from: u64,
+    told: Instant,
+}
+
+/// What to do next.
+enum Step {
+    Stop,
+    /// Begin at the cursor; after a refusal downstream is flushed first.
+    Begin { flush: bool },
+    Deliver(Fetched),
+    /// Everything was delivered.
+    Empty,
+    /// There is something again.
+    Running,
+}
+
+/// Where the next record is.
+enum Fetched {
+    Memory(Item),
+    ReadAhead(Record),
+    /// On the disk, up to what memory holds.
+    Disk { until: Option<Sequence> },
+}
+
+impl DiskBuffer {
+    /// One round of the task.
+    pub(super) fn deliver(&self, d: &mut Delivery) {
+        let Some(session) = self.session() else {
+            let _ = self.srcpad.pause_task();
+            return;
+        };
+        match self.next_step(d) {
+            Step::Stop => {
+                gst::debug!(CAT, imp = self, "Pausing delivery");
+                let _ = self.srcpad.pause_task();
+            }
+            Step::Begin { flush } => self.begin(d, &session, flush),
+            Step::Empty => {
+                self.tell_drained(d);
+                self.emit("underrun");
+            }
+            Step::Running => {
+                self.emit("running");
+                self.emit("pushing");
+            }
+            Step::Deliver(Fetched::Memory(item)) => self.deliver_item(d, &session, item),
+            Step::Deliver(Fetched::ReadAhead(record)) => self.deliver_item(d, &session, from_record(record)),
+            Step::Deliver(Fetched::Disk { until }) => self.read(d, &session, until),
+        }
+    }
+
+    fn next_step(&self, d: &mut Delivery) -> Step {
+        let mut state = self.state();
+        loop {
+            if state.flow.is_err() {
+                return Step::Stop;
+            }
+            if let Some(retry) = &d.retry {
+                let now = Instant::now();
+                if now < retry.at {
+                    let wait = retry.at - now;
+                    state = self.item_add.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
+                d.retry = None;
+                d.generation = state.generation;
+                return Step::Begin { flush: true };
+            }
+            if d.generation != state.generation {
+                d.generation = state.generation;
+                return Step::Begin { flush: false };
+            }
+            if d.chunk.is_empty() && d.position >= state.end.sequence {
+                state.from_disk = false;
+                if !d.idle {
+                    d.idle = true;
+                    return Step::Empty;
+                }
+                state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            if d.idle {
+                d.idle = false;
+                return Step::Running;
+            }
+            let fetched = fetch(d, &mut state);
+            if !matches!(fetched, Fetched::Disk { .. }) {
+                state.pushing = Some(Instant::now());
+            }
+            return Step::Deliver(fetched);
+        }
+    }
+
+    fn read(&self, d: &mut Delivery, session: &Session, until: Option<Sequence>) {
+        match session.stream.read(d.position, CHUNK_RECORDS, CHUNK_BYTES) {
+            Ok(chunk) => {
+                if let (Some(first), Some(last)) = (chunk.damaged.first(), chunk.damaged.last()) {
+                    gst::element_imp_warning!(
+                        self,
+                        gst::ResourceError::Read,
+                        ["{} damaged records at positions {first} to {last} are left out", chunk.damaged.len()]
+                    );
+                }
+                // What memory holds may be nowhere else.
+                let bound = until.unwrap_or(Sequence::MAX);
+                d.chunk = chunk.records.into_iter().filter(|record| record.sequence < bound).collect();
+                if d.chunk.is_empty() {
+                    let end = self.state().end.sequence;
+                    d.position = until.or(chunk.next).unwrap_or(end).min(end).max(d.position + 1);
+                }
+            }
+            Err(err) => {
+                self.state().last_error = Some(err.to_string());
+                gst::element_imp_warning!(self, gst::ResourceError::Read, ["The backlog cannot be read: {err}"]);
+                self.retry_later(d);
+            }
+        }
+    }
+
+    /// Sets delivery to where it has to go on, with the state in force there.
+    fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
+        if flush {
+            self.srcpad.push_event(gst::event::FlushStart::new());
+            self.srcpad.push_event(gst::event::FlushStop::new(false));
+        }
+        let (cursor, end, began, gap) = {
+            let mut state = self.state();
+            (state.cursor, state.end.sequence, state.began, std::mem::take(&mut state.gap))
+        };
+        let position = if cursor.position >= end {
+            end
+        } else if self.settings().replay_overlap == 0 && self.decodable_at(session, cursor.position) {
+            cursor.position
+        } else {
+            cursor.resume
+        };
+        let sticky = match session.stream.state_at(position) {
+            // Nothing is owed and nothing was sent in this run: what is in force is of an earlier one.
+            Ok(_) if position <= began && position >= end => Default::default(),
+            Ok(state) => state,
+            Err(err) => {
+                self.state().last_error = Some(err.to_string());
+                gst::element_imp_warning!(self, gst::ResourceError::Read, ["The backlog cannot be read: {err}"]);
+                return self.retry_later(d);
+            }
+        };
+        gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
+        d.position = position;
+        d.chunk.clear();
+        d.sticky.clear();
+        d.domain = None;
+        d.offset = None;
+        d.sets = ParameterSets::default();
+        d.start = if position >= end && !flush && !gap { Start::Continuing } else { Start::Discont };
+        d.skip_before = None;
+        d.gap = gap;
+        for (_, value) in sticky {
+            match event::decode(&value) {
+                Decoded::Domain(domain) => self.enter_domain(d, session, domain),
+                Decoded::ParameterSets(sets) => d.sets = sets,
+                Decoded::Event(event) => self.remember(d, event),
+                Decoded::Nothing => {}
+            }
+        }
+    }
+
+    /// Whether the first buffer from `position` on can be decoded without anything before it.
+    fn decodable_at(&self, session: &Session, position: Sequence) -> bool {
+        let mut at = position;
+        loop {
+            let Ok(chunk) = session.stream.read(at, 16, CHUNK_BYTES) else { return false };
+            for record in &chunk.records {
+                if let Body::Buffer(header) = &record.body {
+                    return header.sync == Sync::Closed;
+                }
+            }
+            match chunk.next {
+                Some(next) => at = next,
+                // Nothing but events: nothing to decode.
+                None => return true,
+            }
+        }
+    }
+
+    fn enter_domain(&self, d: &mut Delivery, session: &Session, domain: u64) {
+        if d.domain == Some(domain) {
+            return;
+        }
+        d.sticky.clear();
+        d.domain = Some(domain);
+        d.offset = match self.settings().timestamp_mode {
+            TimestampMode::Original => Some(0),
+            TimestampMode::Continuous => {
+                d.offsets.get(&domain).copied().or_else(|| session.stream.store().domains().offset(domain))
+            }
+        };
+    }
+
+    /// Puts a sticky event in force; it is sent with [`Self::send_sticky`].
+    fn remember(&self, d: &mut Delivery, event: gst::Event) {
+        let Some(slot) = event::slot(&event) else { return };
+        if let crate::store::Clears::Ranks(ranks) = event::clears(&event) {
+            d.sticky.retain(|slot, _| !ranks.contains(&slot.rank));
+            if event.type_() == gst::EventType::Caps {
+                d.sets = ParameterSets::default();
+            }
+        }
+        match event.view() {
+            gst::EventView::Caps(e) => d.caps = Some(e.caps_owned()),
+            gst::EventView::Segment(e) => d.segment = e.segment().downcast_ref::<gst::ClockTime>().cloned(),
+            _ => {}
+        }
+        d.sticky.insert(slot, Sticky { event, sent: false });
+    }
+
+    /// Sends the sticky events that are new, in their order. `first` is the running time of what follows.
+    fn send_sticky(&self, d: &mut Delivery, session: &Session, first: Option<i64>) {
+        let offset = match (d.offset, d.domain) {
+            (Some(offset), _) => offset,
+            (None, Some(domain)) => {
+                let first = u64::try_from(first.unwrap_or(0)).unwrap_or(0);
+                let domains = session.stream.store().domains();
+                let mut offset = domains.settle(domain, first);
+                // Another stream may have begun the epoch before this one had come that far.
+                if let Some(sent) = d.sent {
+                    offset = offset.max(sent.saturating_sub(first));
+                }
+                d.offset = Some(offset);
+                d.offsets.insert(domain, offset);
+                offset
+            }
+            (None, None) => 0,
+        };
+        if d.sticky.values().all(|sticky| sticky.sent) {
+            return;
+        }
+        self.offset.store(offset, Ordering::Relaxed);
+        let live = self.domain.load(Ordering::Relaxed);
+        let domain = d.domain;
+        for sticky in d.sticky.values_mut().filter(|sticky| !sticky.sent) {
+            sticky.sent = true;
+            let event = match sticky.event.type_() {
+                gst::EventType::Segment => event::later(&sticky.event, offset),
+                gst::EventType::StreamStart => {
+                    let group = match domain {
+                        Some(domain) if same_run(domain, live) => self.state().live_group,
+                        Some(domain) => Some(replayed_group(session, domain)),
+                        None => None,
+                    };
+                    with_group(&sticky.event, group)
+                }
+                _ => sticky.event.clone(),
+            };
+            gst::debug!(CAT, imp = self, "Sending {event:?}");
+            self.srcpad.push_event(event);
+        }
+    }
+
+    fn deliver_item(&self, d: &mut Delivery, session: &Session, item: Item) {
+        let mark = (Mark { sequence: item.sequence, totals: item.before }, item.after, item.stored);
+        match item.content {
+            Content::Nothing => {}
+            Content::Domain(domain) => self.enter_domain(d, session, domain),
+            Content::Sets(sets) => d.sets = sets,
+            Content::Event(event) => {
+                if let Err(flow) = self.deliver_event(d, session, item.sequence, event) {
+                    return self.refused(d, flow);
+                }
+            }
+            Content::Buffer { buffer, facts } => {
+                let first = Pending { mark, facts, buffer };
+                return if facts.list_remaining > 1 {
+                    self.deliver_list(d, session, first)
+                } else {
+                    self.deliver_buffer(d, session, first)
+                };
+            }
+        }
+        self.acknowledge(session, &[Passed { mark, facts: None, pts: None }]);
+    }
+
+    fn deliver_event(&self, d: &mut Delivery, session: &Session, at: Sequence, event: gst::Event) -> Result<(), gst::FlowError> {
+        if event.is_sticky() && event.type_() != gst::EventType::Eos {
+            self.remember(d, event);
+            // As soon as its place in time is known: sinks preroll on it.
+            if d.offset.is_some() && (at >= self.state().began || d.start == Start::Continuing) {
+                self.send_sticky(d, session, None);
+            }
+            return Ok(());
+        }
+        if event.type_() == gst::EventType::Eos {
+            let mine = self.state().live_eos == Some(at);
+            if !mine {
+                gst::debug!(CAT, imp = self, "An end of stream that was followed by another stream ends an epoch");
+                return Ok(());
+            }
+        }
+        let first = match event.view() {
+            gst::EventView::Gap(e) => running_time(d.segment.as_ref(), Some(e.timestamp())),
+            _ => None,
+        };
+        self.send_sticky(d, session, first);
+        let eos = event.type_() == gst::EventType::Eos;
+        gst::debug!(CAT, imp = self, "Pushing {event:?}");
+        let accepted = self.srcpad.push_event(event);
+        if eos && !accepted && self.srcpad.is_linked() {
+            return Err(gst::FlowError::Flushing);
+        }
+        Ok(())
+    }
+
+    fn deliver_buffer(&self, d: &mut Delivery, session: &Session, item: Pending) {
+        let passed = item.passed();
+        let unstored = item.unstored();
+        let result = match self.prepare(d, session, item) {
+            Some(buffer) => self.srcpad.push(buffer),
+            None => Ok(gst::FlowSuccess::Ok),
+        };
+        self.finish(d, session, result, &[passed], unstored.into_iter().collect());
+    }
+
+    /// Pushes the list that begins with this buffer.
+    fn deliver_list(&self, d: &mut Delivery, session: &Session, first: Pending) {
+        let mut remaining = first.facts.list_remaining - 1;
+        let mut pending = vec![first];
+        while remaining > 0
+            && let Some(next) = self.fetch_listed(d, session)
+        {
+            remaining -= 1;
+            pending.push(next);
+        }
+        let passed: Vec<_> = pending.iter().map(Pending::passed).collect();
+        let unstored = pending.iter().filter_map(Pending::unstored).collect();
+        let ready: gst::BufferList = pending.into_iter().filter_map(|item| self.prepare(d, session, item)).collect();
+        let result = if ready.is_empty() { Ok(gst::FlowSuccess::Ok) } else { self.srcpad.push_list(ready) };
+        self.finish(d, session, result, &passed, unstored);
+    }
+
+    fn finish(
+        &self,
+        d: &mut Delivery,
+        session: &Session,
+        result: Result<gst::FlowSuccess, gst::FlowError>,
+        passed: &[Passed],
+        unstored: Vec<Item>,
+    ) {
+        match result {
+            Ok(_) => {
+                d.attempts = 0;
+                self.acknowledge(session, passed);
+                self.accepted(d);
+            }
+            Err(flow) => {
+                {
+                    let mut state = self.state();
+                    for item in unstored.into_iter().rev() {
+                        state.tail.put_back(item);
+                    }
+                }
+                self.refused(d, flow);
+            }
+        }
+    }
+
+    /// The next buffer of the list that is being gathered; it was stored right after the one before.
+    fn fetch_listed(&self, d: &mut Delivery, session: &Session) -> Option<Pending> {
+        loop {
+            let fetched = {
+                let mut state = self.state();
+                if state.flow.is_err() || (d.chunk.is_empty() && d.position >= state.end.sequence) {
+                    return None;
+                }
+                fetch(d, &mut state)
+            };
+            let item = match fetched {
+                Fetched::Memory(item) => item,
+                Fetched::ReadAhead(record) => from_record(record),
+                Fetched::Disk { until } => {
+                    self.read(d, session, until);
+                    continue;
+                }
+            };
+            let mark = (Mark { sequence: item.sequence, totals: item.before }, item.after, item.stored);
+            match item.content {
+                Content::Buffer { buffer, facts } => return Some(Pending { mark, facts, buffer }),
+                Content::Sets(sets) => d.sets = sets,
+                _ => return None,
+            }
+        }
+    }
+
+    /// What goes out for a buffer: usually itself. `None` for leading pictures that cannot be decoded.
+    fn prepare(&self, d: &mut Delivery, session: &Session, item: Pending) -> Option<gst::Buffer> {
+        let Pending { mut buffer, facts, .. } = item;
+        self.send_sticky(d, session, facts.running_time);
+        if let Some(before) = d.skip_before {
+            if facts.leading || buffer.pts().is_some_and(|pts| pts < before) {
+                gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
+                return None;
+            }
+            d.skip_before = None;
+        }
+        if d.start == Start::Discont {
+            d.start = Start::Continuing;
+            self.send_gap(d, &buffer);
+            if facts.sync == Sync::Open {
+                d.skip_before = buffer.pts();
+            }
+            let complete = d.caps.as_ref().and_then(|caps| keyframe::with_sets(caps, &d.sets, &buffer));
+            if facts.sync != Sync::None
+                && let Some(complete) = complete
+            {
+                buffer = complete;
+            }
+            buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        }
+        let end = buffer.pts().or(buffer.dts()).map(|t| t + buffer.duration().unwrap_or_default());
+        if let Some(end) = end {
+            d.last_end = d.last_end.max(Some(end)).filter(|_| d.segment.is_some());
+            self.note_sent(d, session, end);
+        }
+        Some(buffer)
+    }
+
+    /// Dropped data shows downstream as a gap up to where it goes on.
+    fn send_gap(&self, d: &mut Delivery, next: &gst::BufferRef) {
+        if std::mem::take(&mut d.gap)
+            && d.segment.is_some()
+            && let (Some(from), Some(to)) = (d.last_end, next.pts())
+            && to > from
+        {
+            self.srcpad.push_event(gst::event::Gap::builder(from).duration(to - from).build());
+        }
+    }
+
+    fn note_sent(&self, d: &mut Delivery, session: &Session, end: gst::ClockTime) {
+        let Some(segment) = &d.segment else { return };
+        *self.position() = segment.to_stream_time(end);
+        if let Some(time) = segment.to_running_time(end) {
+            let until = time.nseconds() + d.offset.unwrap_or(0);
+            // Before it is accepted: a repeat keeps its place in time anyway.
+            d.sent = d.sent.max(Some(until));
+            session.stream.store().domains().sent(until);
+        }
+    }
+
+    /// Moves the cursor past what downstream has.
+    fn acknowledge(&self, session: &Session, passed: &[Passed]) {
+        let overgrown = {
+            let mut state = self.state();
+            state.pushing = None;
+            let cut = passed.iter().fold(false, |cut, item| acknowledge_one(&mut state, item) || cut);
+            session.stream.set_cursor(state.cursor);
+            cut
+        };
+        self.item_del.notify_one();
+        if overgrown {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                ["No keyframe for 30 s or 64 MiB: a resume may start without one. Set the encoder's keyframe interval"]
+            );
+        }
+    }
+
+    /// Downstream has taken a buffer.
+    fn accepted(&self, d: &mut Delivery) {
+        let (ended, level, from_disk) = {
+            let mut state = self.state();
+            state.delivered = true;
+            state.counters.last_delivered_at = crate::store::wall_clock();
+            let ended = state.outage.take();
+            if let Some(outage) = &ended {
+                state.counters.outage_time += outage.since.elapsed();
+            }
+            (ended, state.level(), state.from_disk)
+        };
+        if let Some(outage) = ended {
+            let time = outage.since.elapsed();
+            gst::info!(
+                CAT,
+                imp = self,
+                "Downstream takes data again after {:.1} s; backlog {} buffers, {} bytes",
+                time.as_secs_f64(),
+                level.buffers,
+                level.bytes
+            );
+            self.tell("diskbuffer-resumed", |b| b.field("outage-time", time.as_nanos() as u64));
+        }
+        if from_disk {
+            self.tell_draining(d, level);
+        }
+    }
+
+    fn tell_draining(&self, d: &mut Delivery, level: Totals) {
+        let now = Instant::now();
+        let draining = d.draining.get_or_insert(Draining { from: level.buffers.max(1), told: now });
+        draining.from = draining.from.max(level.buffers);
+        if now >= draining.told + DRAIN_REPORT {
+            draining.told = now;
+            let percent = 100 - (level.buffers * 100 / draining.from).min(100);
+            self.tell("diskbuffer-draining", |b| b.field("percent", percent as u32));
+        }
+    }
+
+    fn tell_drained(&self, d: &mut Delivery) {
+        if d.draining.take().is_some() {
+            gst::info!(CAT, imp = self, "The backlog is delivered");
+            self.tell("diskbuffer-drained", |b| b);
+        }
+    }
+
+    /// Downstream has not taken a buffer.
+    fn refused(&self, d: &mut Delivery, flow: gst::FlowError) {
+        let (fatal, first) = {
+            let mut state = self.state();
+            state.pushing = None;
+            state.dropped_in_flight = None;
+            if state.flow.is_err() {
+                // We are being stopped or flushed: the cursor has not moved, nothing is lost.
+                drop(state);
+                self.item_del.notify_one();
+                return;
+            }
+            let refuses_us = matches!(flow, gst::FlowError::NotLinked | gst::FlowError::NotNegotiated);
+            let fatal = flow == gst::FlowError::Eos || (refuses_us && !state.delivered);
+            if fatal {
+                state.flow = Err(flow);
+            }
+            let first = !fatal && state.outage.is_none();
+            if first {
+                state.counters.outages += 1;
+                state.outage = Some(Outage { since: Instant::now() });
+            }
+            (fatal, first)
+        };
+        if fatal {
+            self.item_del.notify_one();
+            if flow != gst::FlowError::Eos {
+                gst::element_imp_error!(
+                    self,
+                    gst::StreamError::Failed,
+                    ("Internal data stream error."),
+                    ["streaming stopped, reason {flow}"]
+                );
+                self.srcpad.push_event(gst::event::Eos::new());
+            }
+            return;
+        }
+        if first {
+            gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and delivery tried again");
+            self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
+        }
+        self.retry_later(d);
+    }
+
+    fn retry_later(&self, d: &mut Delivery) {
+        let pause = RETRY.saturating_mul(1 << d.attempts.min(10)).min(RETRY_MAX);
+        d.attempts += 1;
+        // Forty cameras must not come back in step.
+        let spread = 0.75 + 0.5 * jitter();
+        d.retry = Some(Retry { at: Instant::now() + pause.mul_f64(spread) });
+        self.state().pushing = None;
+    }
+}
+
+/// A record and what is known when it has passed.
+type Place = (Mark, Totals, bool);
+
+struct Pending {
+    mark: Place,
+    facts: Facts,
+    buffer: gst::Buffer,
+}
+
+impl Pending {
+    fn passed(&self) -> Passed {
+        Passed { mark: self.mark, facts: Some(self.facts), pts: self.buffer.pts().map(gst::ClockTime::nseconds) }
+    }
+
+    /// A copy of what a refusal would lose.
+    fn unstored(&self) -> Option<Item> {
+        let (at, after, stored) = self.mark;
+        let content = || Content::Buffer { buffer: self.buffer.clone(), facts: self.facts };
+        (!stored).then(|| Item { sequence: at.sequence, before: at.totals, after, stored, content: content() })
+    }
+}
+
+struct Passed {
+    mark: Place,
+    facts: Option<Facts>,
+    pts: Option<u64>,
+}
+
+/// True when the GOP has become too long to be kept.
+fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
+    let (before, after, stored) = item.mark;
+    let next = before.sequence + 1;
+    let one = after.since(before.totals);
+    if !stored && item.facts.is_some() {
+        state.counters.bypassed.add(Totals { buffers: 1, ..Totals::default() });
+    }
+    if next <= state.cursor.position {
+        let dropped = state.dropped_in_flight.as_ref().is_some_and(|range| range.contains(&before.sequence));
+        let ledger = &mut state.cursor.ledger;
+        if dropped && stored {
+            // It went out all the same.
+            ledger.delivered.add(one);
+            ledger.dropped.buffers = ledger.dropped.buffers.saturating_sub(one.buffers);
+            ledger.dropped.bytes = ledger.dropped.bytes.saturating_sub(one.bytes);
+            state.dropped_in_flight = None;
+        } else {
+            state.counters.replayed.add(one);
+        }
+        // A repeat: the resume point is where it was, or it would run ahead of the cursor.
+        return false;
+    }
+    // What the sums skip was stored and is not there any more.
+    let missing = before.totals.since(state.cursor.totals);
+    state.cursor.ledger.lost.add(missing);
+    state.cursor.ledger.delivered.add(one);
+    state.cursor.position = next;
+    state.cursor.totals = after;
+    let Some(facts) = &item.facts else { return false };
+    let after = Mark { sequence: next, totals: after };
+    let resumption = state.resume.acknowledged(before, after, facts, item.pts);
+    state.cursor.resume = state.cursor.resume.max(resumption.at);
+    resumption.cut
+}
+
+/// The record at the position, from what was read ahead or from memory; else the disk has to be asked.
+fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
+    if let Some(record) = d.chunk.pop_front() {
+        d.position = record.sequence + 1;
+        return Fetched::ReadAhead(record);
+    }
+    match state.tail.take(d.position) {
+        Some(item) => {
+            state.from_disk = false;
+            d.position = item.sequence + 1;
+            Fetched::Memory(item)
+        }
+        None => {
+            state.from_disk = true;
+            Fetched::Disk { until: state.tail.first() }
+        }
+    }
+}
+
+fn from_record(record: Record) -> Item {
+    let after = record.after();
+    let (sequence, before) = (record.sequence, record.before);
+    let content = match record.body {
+        Body::Buffer(header) => {
+            let facts = Facts {
+                sync: header.sync,
+                leading: header.leading,
+                list_remaining: header.list_remaining,
+                running_time: header.running_time,
+                captured_at: header.captured_at,
+            };
+            Content::Buffer { buffer: buffer::restore(&header, record.payload), facts }
+        }
+        Body::Event | Body::State { .. } => match event::decode(record.payload.as_ref()) {
+            Decoded::Event(event) => Content::Event(event),
+            Decoded::Domain(domain) => Content::Domain(domain),
+            Decoded::ParameterSets(sets) => Content::Sets(sets),
+            Decoded::Nothing => Content::Nothing,
+        },
+        Body::Snapshot(_) => Content::Nothing,
+    };
+    Item { sequence, before, after, stored: true, content }
+}
+
+fn running_time(segment: Option<&gst::FormattedSegment<gst::ClockTime>>, time: Option<gst::ClockTime>) -> Option<i64> {
+    i64::try_from(segment?.to_running_time(time?)?.nseconds()).ok()
+}
+
+fn with_group(event: &gst::Event, group: Option<gst::GroupId>) -> gst::Event {
+    let mut event = event.copy();
+    if let (Some(group), Some(event)) = (group, event.get_mut())
+        && let gst::EventViewMut::StreamStart(e) = event.view_mut()
+    {
+        e.set_group_id(group);
+    }
+    event
+}
+
+/// The group of a replayed epoch, the same for its streams.
+fn replayed_group(session: &Session, domain: u64) -> gst::GroupId {
+    static GROUPS: LazyLock<Mutex<HashMap<(PathBuf, u64), gst::GroupId>>> = LazyLock::new(Default::default);
+    let key = (session.stream.store().location().to_owned(), domain);
+    *GROUPS.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(gst::GroupId::next)
+}
+
+/// Between 0 and 1; need not be good, only different in each process and element.
+fn jitter() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
+}

@@ -1,0 +1,419 @@
+//! GObject glue: pads, properties, signals, state changes.
+//!
+//! Locks, in the order in which they may be taken, each for a moment:
+//! `ingest` (only the sink pad's streaming thread, which already holds the pad's stream lock, so nobody waits for it),
+//! `settings`, `state`. `session` and `position` are taken alone. None is held across a push, a query or a signal, and none
+//! but `ingest` across a disk access.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::delivery::Delivery;
+use super::ingest::Ingest;
+use super::resume::Resume;
+use super::settings::{PROPERTIES, Settings};
+use super::state::{Activity, State};
+use crate::store::{Mark, Store, StoreError, Stream, Totals};
+
+pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("diskbuffer", gst::DebugColorFlags::empty(), Some("Durable queue on disk"))
+});
+
+/// How long a push that is under way may take to end by itself when the element stops.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long it may take after downstream was flushed.
+const FLUSH_GRACE: Duration = Duration::from_millis(400);
+
+/// The store while the element is READY or above.
+pub struct Session {
+    pub stream: Stream,
+}
+
+pub struct DiskBuffer {
+    pub(super) sinkpad: gst::Pad,
+    pub(super) srcpad: gst::Pad,
+    /// Replaced as a whole: a snapshot costs no copy.
+    settings: Mutex<Arc<Settings>>,
+    session: Mutex<Option<Arc<Session>>>,
+    ingest: Mutex<Ingest>,
+    state: Mutex<State>,
+    /// Delivery has something to do.
+    pub(super) item_add: Condvar,
+    /// There may be room, or the push that was under way has ended.
+    pub(super) item_del: Condvar,
+    /// Running-time domain of this run.
+    pub(super) domain: AtomicU64,
+    /// By how much running time is later downstream than upstream, in ns.
+    pub(super) offset: AtomicU64,
+    /// Stream time of what was sent last.
+    position: Mutex<Option<gst::ClockTime>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl DiskBuffer {
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        lock(&self.settings).clone()
+    }
+
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        lock(&self.session).clone()
+    }
+
+    pub(super) fn ingest(&self) -> MutexGuard<'_, Ingest> {
+        lock(&self.ingest)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn position(&self) -> MutexGuard<'_, Option<gst::ClockTime>> {
+        lock(&self.position)
+    }
+
+    /// Emits a signal without arguments, if anybody listens.
+    pub(super) fn emit(&self, name: &str) {
+        let obj = self.obj();
+        let listening = glib::subclass::SignalId::lookup(name, obj.type_())
+            .is_some_and(|id| glib::signal::signal_has_handler_pending(&*obj, id, None, false));
+        if listening {
+            obj.emit_by_name::<()>(name, &[]);
+        }
+    }
+
+    /// Ends every wait; chain and delivery return at once until it is undone.
+    pub(super) fn set_flushing(&self, flushing: bool) {
+        self.state().flow = if flushing { Err(gst::FlowError::Flushing) } else { Ok(gst::FlowSuccess::Ok) };
+        self.item_add.notify_all();
+        self.item_del.notify_all();
+    }
+
+    pub(super) fn start_delivery(&self) {
+        if !self.srcpad.is_active() {
+            return;
+        }
+        // A task that is only paused keeps its function. From its own thread it cannot be stopped and goes on as it is.
+        let _ = self.srcpad.stop_task();
+        let imp = self.ref_counted();
+        let mut delivery = Delivery::default();
+        if let Err(err) = self.srcpad.start_task(move || imp.deliver(&mut delivery)) {
+            gst::element_imp_error!(self, gst::CoreError::Thread, ["The streaming task cannot be started: {err}"]);
+        }
+    }
+
+    fn open(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = self.settings();
+        let Some(location) = settings.resolved_location() else {
+            return Err(gst::error_msg!(
+                gst::ResourceError::Settings,
+                ["No location: set the property \"location\" to a directory for the stored data"]
+            ));
+        };
+        let stream = Store::open(&location, &settings.store_options())
+            .and_then(|store| store.stream(&settings.stream_name))
+            .map_err(|err| {
+                let domain = match &err {
+                    StoreError::Locked { .. } | StoreError::StreamInUse { .. } => gst::ResourceError::Busy,
+                    StoreError::NoSpace { .. } => gst::ResourceError::NoSpaceLeft,
+                    StoreError::Conflict { .. } => gst::ResourceError::Settings,
+                    _ => gst::ResourceError::OpenReadWrite,
+                };
+                gst::error_msg!(domain, ["{err}"])
+            })?;
+        let (end, cursor) = (stream.end(), stream.cursor());
+        let pending = end.totals.since(cursor.totals);
+        gst::info!(
+            CAT,
+            imp = self,
+            "Opened {} stream \"{}\": backlog {} buffers, {} bytes",
+            location.display(),
+            stream.name(),
+            pending.buffers,
+            pending.bytes
+        );
+        *lock(&self.session) = Some(Arc::new(Session { stream }));
+        let mut state = self.state();
+        *state = State { end, cursor, ..State::default() };
+        state.counters.received.add(end.totals);
+        Ok(())
+    }
+
+    /// A run of the element begins: what is in the log is of earlier ones.
+    fn begin_run(&self) {
+        let Some(session) = self.session() else { return };
+        self.ingest().reset();
+        self.domain.store(session.stream.store().join_domain(), Ordering::Relaxed);
+        self.offset.store(0, Ordering::Relaxed);
+        *self.position() = None;
+        let overlap = self.settings().replay_overlap;
+        let mut state = self.state();
+        state.activity = Activity::Paused;
+        state.tail.clear();
+        state.began = state.end.sequence;
+        state.delivered = false;
+        state.from_disk = false;
+        state.outage = None;
+        state.live_eos = None;
+        state.live_group = None;
+        state.pushing = None;
+        state.dropped_in_flight = None;
+        state.gap = false;
+        state.generation += 1;
+        if state.cursor.position >= state.end.sequence {
+            // Nothing is owed: a resume has no business in what earlier runs have delivered.
+            state.cursor.resume = state.cursor.position;
+        }
+        let from = Mark { sequence: state.cursor.resume, totals: state.cursor.totals };
+        state.resume = Resume::new(from, overlap);
+        let cursor = state.cursor;
+        drop(state);
+        session.stream.set_cursor(cursor);
+    }
+
+    /// Frees a task that is blocked in a push: it cannot be joined before.
+    fn unblock(&self) {
+        self.set_flushing(true);
+        let wait = |time: Duration| {
+            let deadline = Instant::now() + time;
+            let mut state = self.state();
+            while state.pushing.is_some() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return false;
+                }
+                state = self.item_del.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            true
+        };
+        if wait(GRACE) {
+            return;
+        }
+        gst::debug!(CAT, imp = self, "Flushing downstream to end a push");
+        self.srcpad.push_event(gst::event::FlushStart::new());
+        if wait(FLUSH_GRACE) {
+            // Downstream may go on with somebody else's data.
+            self.srcpad.push_event(gst::event::FlushStop::new(false));
+        }
+    }
+
+    fn end_run(&self) {
+        let mut state = self.state();
+        state.activity = Activity::Stopped;
+        state.pushing = None;
+        let (buffers, bytes) = state.tail.unstored();
+        state.counters.rejected.add(Totals { buffers, bytes, time: 0 });
+        state.tail.clear();
+        drop(state);
+        if buffers > 0 {
+            gst::warning!(CAT, imp = self, "{buffers} buffers that the disk refused were not delivered and are lost");
+        }
+        self.report();
+        if let Some(session) = self.session() {
+            session.stream.store().domains().leave();
+            if let Err(err) = session.stream.save_cursor() {
+                gst::warning!(CAT, imp = self, "The cursor is not saved, delivered data may be repeated: {err}");
+            }
+        }
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for DiskBuffer {
+    const NAME: &'static str = "GstDiskBuffer";
+    type Type = super::DiskBuffer;
+    type ParentType = gst::Element;
+
+    fn with_class(class: &Self::Class) -> Self {
+        let template = |name: &str| {
+            class.pad_template(name).unwrap_or_else(|| unreachable!("the class has this pad template"))
+        };
+        let sinkpad = gst::Pad::builder_from_template(&template("sink"))
+            .activatemode_function(|pad, parent, mode, active| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::loggable_error!(CAT, "sink activation panicked")),
+                    |imp| imp.sink_activatemode(pad, mode, active),
+                )
+            })
+            .chain_function(|_, parent, buffer| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |imp| imp.sink_chain(buffer),
+                )
+            })
+            .chain_list_function(|_, parent, list| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |imp| imp.sink_chain_list(list),
+                )
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
+            })
+            .build();
+        let srcpad = gst::Pad::builder_from_template(&template("src"))
+            .activatemode_function(|pad, parent, mode, active| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::loggable_error!(CAT, "source activation panicked")),
+                    |imp| imp.src_activatemode(pad, mode, active),
+                )
+            })
+            .event_function(|pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_event(pad, event))
+            })
+            .query_function(|pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_query(pad, query))
+            })
+            .build();
+        Self {
+            sinkpad,
+            srcpad,
+            settings: Mutex::default(),
+            session: Mutex::default(),
+            ingest: Mutex::default(),
+            state: Mutex::default(),
+            item_add: Condvar::new(),
+            item_del: Condvar::new(),
+            domain: AtomicU64::new(0),
+            offset: AtomicU64::new(0),
+            position: Mutex::default(),
+        }
+    }
+}
+
+impl DiskBuffer {
+    fn sink_activatemode(&self, _pad: &gst::Pad, mode: gst::PadMode, active: bool) -> Result<(), gst::LoggableError> {
+        if mode != gst::PadMode::Push {
+            return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
+        }
+        if !active {
+            self.set_flushing(true);
+        }
+        Ok(())
+    }
+
+    fn src_activatemode(&self, pad: &gst::Pad, mode: gst::PadMode, active: bool) -> Result<(), gst::LoggableError> {
+        if mode != gst::PadMode::Push {
+            return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
+        }
+        if active {
+            self.set_flushing(false);
+            self.start_delivery();
+        } else {
+            self.set_flushing(true);
+            pad.stop_task()?;
+        }
+        Ok(())
+    }
+}
+
+impl ObjectImpl for DiskBuffer {
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        // Fails only for pads of the same name.
+        let _ = obj.add_pad(&self.sinkpad);
+        let _ = obj.add_pad(&self.srcpad);
+    }
+
+    fn properties() -> &'static [glib::ParamSpec] {
+        &PROPERTIES
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        Arc::make_mut(&mut *lock(&self.settings)).set(pspec.name(), value);
+        // A limit may have been raised.
+        self.item_del.notify_all();
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "current-level-buffers" => u32::try_from(self.level().buffers).unwrap_or(u32::MAX).to_value(),
+            "current-level-bytes" => self.level().bytes.to_value(),
+            "current-level-time" => self.level().time.to_value(),
+            "status" => self.state().status(Instant::now()).to_value(),
+            "stats" => self.stats().to_value(),
+            name => self.settings().get(name).unwrap_or_else(|| unreachable!("GObject asks for known properties")),
+        }
+    }
+
+    fn signals() -> &'static [glib::subclass::Signal] {
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
+            ["overrun", "underrun", "running", "pushing"]
+                .into_iter()
+                .map(|name| glib::subclass::Signal::builder(name).run_first().build())
+                .collect()
+        });
+        &SIGNALS
+    }
+}
+
+impl GstObjectImpl for DiskBuffer {}
+
+impl ElementImpl for DiskBuffer {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Disk buffer",
+                "Generic",
+                "Durable queue: keeps encoded streams on disk and delivers them through outages and restarts",
+                "the gst-plugin-streambuffer contributors",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            [("sink", gst::PadDirection::Sink), ("src", gst::PadDirection::Src)]
+                .into_iter()
+                .filter_map(|(name, direction)| {
+                    gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &gst::Caps::new_any()).ok()
+                })
+                .collect()
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::NullToReady => {
+                self.open().map_err(|err| {
+                    gst::error!(CAT, imp = self, "{err}");
+                    self.post_error_message(err);
+                    gst::StateChangeError
+                })?;
+            }
+            gst::StateChange::ReadyToPaused => self.begin_run(),
+            gst::StateChange::PausedToPlaying => self.state().activity = Activity::Playing,
+            gst::StateChange::PlayingToPaused => self.state().activity = Activity::Paused,
+            gst::StateChange::PausedToReady => self.unblock(),
+            _ => {}
+        }
+        let success = self.parent_change_state(transition)?;
+        match transition {
+            gst::StateChange::PausedToReady => self.end_run(),
+            gst::StateChange::ReadyToNull => {
+                // Closes the store; out of the lock, for it writes.
+                let session = lock(&self.session).take();
+                drop(session);
+            }
+            _ => {}
+        }
+        Ok(success)
+    }
+}

@@ -1,0 +1,525 @@
+//! The sink pad: buffers and serialized events go to the log, then to delivery.
+//!
+//! Promises: what `chain` returned OK for is stored (or, while the disk refuses, in memory and told so); downstream's troubles
+//! are never returned upstream, except where GStreamer wants it (not linked or not negotiated before anything was delivered,
+//! end of stream). It blocks only when full with `leaky=no`, and every wait ends with a flush or a state change.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::imp::{CAT, DiskBuffer, Session};
+use super::settings::{FlushMode, Leaky, Settings};
+use super::state::{Full, State};
+use super::tail::{Content, Item};
+use crate::media::buffer::{self, Facts};
+use crate::media::event::{self, Coded, Place};
+use crate::media::keyframe::{Detector, Verdict};
+use crate::store::domains::flushed;
+use crate::store::{Body, Mark, NewRecord, StoreError, Sync, Totals};
+
+/// Longest step of running time that counts as media time: a source that sleeps for a day has not filled a day.
+const MAX_STEP: i64 = 10_000_000_000;
+const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// How often a full disk is looked at again.
+const DISK_POLL: Duration = Duration::from_millis(500);
+/// How long the space of dropped data may take to come back.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// What only the streaming thread of the sink pad knows.
+#[derive(Default)]
+pub struct Ingest {
+    segment: Option<gst::Segment>,
+    caps: Option<gst::Caps>,
+    detector: Detector,
+    last_running_time: Option<i64>,
+    /// The running-time domain of this run was written.
+    domain_written: bool,
+    /// Raised at each flush that resets running time.
+    flushes: u64,
+    /// End of what was kept when dropping at the entrance began, and what was dropped.
+    dropped: Option<Dropped>,
+    reported: Option<Instant>,
+}
+
+struct Dropped {
+    /// PTS at which the dropped range begins.
+    from: Option<gst::ClockTime>,
+    totals: Totals,
+    reason: Full,
+}
+
+/// Room for a buffer, or none.
+enum Room {
+    Store,
+    Drop(Full),
+}
+
+/// A record on its way into the log, and what delivery gets of it.
+struct Entry<'a> {
+    body: Body,
+    payload: &'a [&'a [u8]],
+    advance: u64,
+    content: Content,
+}
+
+impl Ingest {
+    pub fn reset(&mut self) {
+        *self = Self { flushes: self.flushes, ..Self::default() };
+    }
+
+    fn running_time(&self, time: Option<gst::ClockTime>) -> Option<i64> {
+        let segment = self.segment.as_ref()?.downcast_ref::<gst::ClockTime>()?;
+        match segment.to_running_time_full(time?)? {
+            gst::Signed::Positive(t) => i64::try_from(t.nseconds()).ok(),
+            gst::Signed::Negative(t) => i64::try_from(t.nseconds()).ok().map(|t| -t),
+        }
+    }
+
+    /// Media time since the buffer before.
+    fn advance(&mut self, running_time: Option<i64>) -> u64 {
+        let Some(now) = running_time else { return 0 };
+        let last = self.last_running_time.unwrap_or(now);
+        self.last_running_time = Some(last.max(now));
+        (now - last).clamp(0, MAX_STEP) as u64
+    }
+}
+
+impl DiskBuffer {
+    pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let session = self.session().ok_or(gst::FlowError::Flushing)?;
+        let settings = self.settings();
+        let mut ingest = self.ingest();
+        self.take_in(&session, &settings, &mut ingest, buffer, 0)
+    }
+
+    /// Boundaries of the list are kept; each buffer of it is stored on its own.
+    pub(super) fn sink_chain_list(&self, list: gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let session = self.session().ok_or(gst::FlowError::Flushing)?;
+        let settings = self.settings();
+        let mut ingest = self.ingest();
+        let mut remaining = list.len() as u32;
+        for buffer in list.iter_owned() {
+            self.take_in(&session, &settings, &mut ingest, buffer, remaining)?;
+            remaining -= 1;
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn take_in(
+        &self,
+        session: &Session,
+        settings: &Arc<Settings>,
+        ingest: &mut Ingest,
+        buffer: gst::Buffer,
+        list_remaining: u32,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let now = crate::store::wall_clock();
+        let size = buffer.size() as u64;
+        {
+            let mut state = self.state();
+            state.flow?;
+            state.counters.received.add(Totals { buffers: 1, bytes: size, time: 0 });
+            state.counters.last_received_at = now;
+        }
+        self.report_sometimes(ingest);
+
+        let mapped = buffer::with_payload(&buffer, |payload| {
+            let verdict = ingest.detector.inspect(buffer.flags(), payload);
+            let dropping = ingest.dropped.as_ref().map(|dropped| dropped.reason);
+            match self.make_room(session, settings, dropping, verdict.sync)? {
+                Room::Drop(reason) => {
+                    self.reject(ingest, &buffer, reason, verdict);
+                    Ok(gst::FlowSuccess::Ok)
+                }
+                Room::Store => {
+                    let running_time = ingest.running_time(buffer.dts_or_pts());
+                    let facts = Facts {
+                        sync: verdict.sync,
+                        leading: verdict.leading,
+                        list_remaining,
+                        running_time,
+                        captured_at: now,
+                    };
+                    let advance = ingest.advance(running_time);
+                    self.store_buffer(session, settings, ingest, &buffer, payload, facts, advance, verdict.sets_changed)
+                }
+            }
+        });
+        match mapped {
+            Ok(result) => result,
+            Err(err) => {
+                // Nothing is lost silently: what cannot be read cannot be stored.
+                gst::element_imp_error!(self, gst::ResourceError::Read, ["A buffer's memory cannot be mapped: {err}"]);
+                Err(gst::FlowError::Error)
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn store_buffer(
+        &self,
+        session: &Session,
+        settings: &Settings,
+        ingest: &mut Ingest,
+        buffer: &gst::Buffer,
+        payload: &[&[u8]],
+        facts: Facts,
+        advance: u64,
+        sets_changed: bool,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let dropped = ingest.dropped.take();
+        let out = self.for_tail(buffer, dropped.is_some())?;
+        let header = buffer::header(&out, &facts);
+        let buffer_entry = |content| Entry { body: Body::Buffer(header), payload, advance, content };
+        let content = Content::Buffer { buffer: out, facts };
+        if !sets_changed && dropped.is_none() && ingest.domain_written {
+            self.commit(session, settings, buffer_entry(content));
+            return Ok(gst::FlowSuccess::Ok);
+        }
+        if let Some(dropped) = &dropped {
+            self.announce_gap(session, settings, ingest, dropped, buffer.pts());
+        }
+        self.begin_domain(session, settings, ingest);
+        if sets_changed {
+            let sets = ingest.detector.sets().clone();
+            let coded = event::encode_sets(&sets);
+            self.commit_coded(session, settings, &coded, Content::Sets(sets));
+        }
+        self.commit(session, settings, buffer_entry(content));
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// The buffer as delivery will hold it. A pool must not starve for what waits here.
+    fn for_tail(&self, buffer: &gst::Buffer, discont: bool) -> Result<gst::Buffer, gst::FlowError> {
+        // SAFETY: the pointer of a valid buffer, read while it is borrowed.
+        let pooled = unsafe { !(*buffer.as_ptr()).pool.is_null() };
+        let mut out = if pooled {
+            buffer.copy_deep().map_err(|err| {
+                gst::element_imp_error!(self, gst::ResourceError::Failed, ["A buffer cannot be copied: {err}"]);
+                gst::FlowError::Error
+            })?
+        } else {
+            buffer.clone()
+        };
+        if discont {
+            out.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        }
+        Ok(out)
+    }
+
+    fn reject(&self, ingest: &mut Ingest, buffer: &gst::Buffer, reason: Full, verdict: Verdict) {
+        let one = Totals { buffers: 1, bytes: buffer.size() as u64, time: 0 };
+        let dropped = ingest.dropped.get_or_insert(Dropped { from: buffer.pts(), totals: Totals::default(), reason });
+        dropped.totals = dropped.totals.plus(one);
+        self.state().counters.rejected.add(one);
+        gst::trace!(CAT, imp = self, "Not stored, {}: {buffer:?} {verdict:?}", reason.reason());
+    }
+
+    /// Dropping at the entrance has ended: say what is missing.
+    fn announce_gap(
+        &self,
+        session: &Session,
+        settings: &Settings,
+        ingest: &Ingest,
+        dropped: &Dropped,
+        until: Option<gst::ClockTime>,
+    ) {
+        let at = self.state().end.sequence;
+        self.tell_dropped(dropped.reason.reason(), at, at, dropped.totals);
+        let time_format = ingest.segment.as_ref().is_some_and(|s| s.format() == gst::Format::Time);
+        if let (true, Some(from)) = (time_format, dropped.from) {
+            let duration = until.and_then(|until| until.checked_sub(from));
+            let gap = gst::event::Gap::builder(from);
+            let gap = match duration {
+                Some(duration) => gap.duration(duration).build(),
+                None => gap.build(),
+            };
+            let coded = event::encode(&gap);
+            self.commit_coded(session, settings, &coded, Content::Event(gap));
+        }
+    }
+
+    /// Writes, once per run and flush, that running time counts from here.
+    fn begin_domain(&self, session: &Session, settings: &Settings, ingest: &mut Ingest) {
+        if !std::mem::replace(&mut ingest.domain_written, true) {
+            let domain = flushed(self.domain.load(Ordering::Relaxed), ingest.flushes);
+            let coded = event::encode_domain(domain);
+            self.commit_coded(session, settings, &coded, Content::Domain(domain));
+        }
+    }
+
+    fn commit_coded(&self, session: &Session, settings: &Settings, coded: &Coded, content: Content) {
+        let body = match &coded.place {
+            Place::Once => Body::Event,
+            Place::State { slot, clears } => Body::State { slot: slot.clone(), clears: clears.clone() },
+        };
+        self.commit(session, settings, Entry { body, payload: &[&coded.bytes], advance: 0, content })
+    }
+
+    /// Stores an entry and hands it to delivery. When the disk refuses it goes by memory only.
+    fn commit(&self, session: &Session, settings: &Settings, entry: Entry<'_>) {
+        let Entry { body, payload, advance, content } = entry;
+        let appended = session.stream.append(&[NewRecord { body, payload, advance }]);
+        let change = {
+            let mut state = self.state();
+            if matches!(&content, Content::Buffer { facts, .. } if facts.sync != Sync::None) {
+                state.counters.sync_points += 1;
+            }
+            let before = state.end.totals;
+            let (sequence, end, error) = match appended {
+                Ok(appended) => (appended.first, appended.end, None),
+                Err(error) => {
+                    let sequence = session.stream.skip(1);
+                    (sequence, Mark { sequence: sequence + 1, totals: before }, Some(error))
+                }
+            };
+            if matches!(&content, Content::Event(event) if event.type_() == gst::EventType::Eos) {
+                state.live_eos = Some(sequence);
+            }
+            let stored = error.is_none();
+            state.end = end;
+            state.tail.push(Item { sequence, before, after: end.totals, stored, content });
+            state.tail.shrink(settings.max_memory_bytes);
+            Self::note_fault(&mut state, error)
+        };
+        self.item_add.notify_one();
+        if let Some(change) = change {
+            self.tell_storage(change);
+        }
+    }
+
+    /// Records whether the disk works; `Some` when that has changed.
+    fn note_fault(state: &mut State, error: Option<StoreError>) -> Option<Result<(), String>> {
+        match error {
+            None => state.fault.take().map(|_| Ok(())),
+            Some(error) => {
+                let text = error.to_string();
+                state.last_error = Some(text.clone());
+                state.fault.replace(text.clone()).is_none().then_some(Err(text))
+            }
+        }
+    }
+
+    fn tell_storage(&self, change: Result<(), String>) {
+        match change {
+            Ok(()) => {
+                gst::info!(CAT, imp = self, "The disk takes data again");
+                self.tell("diskbuffer-storage", |b| b.field("state", "ok").field("reason", ""));
+            }
+            Err(reason) => {
+                gst::element_imp_warning!(
+                    self,
+                    gst::ResourceError::Write,
+                    ["Storing failed, buffers pass from memory only until the disk takes them again: {reason}"]
+                );
+                self.tell("diskbuffer-storage", |b| b.field("state", "fault").field("reason", reason.as_str()));
+            }
+        }
+    }
+
+    /// Waits for room or makes it, as `leaky` says.
+    fn make_room(
+        &self,
+        session: &Session,
+        settings: &Arc<Settings>,
+        dropping: Option<Full>,
+        sync: Sync,
+    ) -> Result<Room, gst::FlowError> {
+        let mut told = false;
+        // Limits may change while waiting.
+        let mut settings = settings.clone();
+        loop {
+            let store = session.stream.store();
+            let reason = {
+                let state = self.state();
+                state.flow?;
+                state.full(&settings, store.is_low())
+            };
+            let Some(reason) = reason else {
+                // Once dropping has begun it goes on to the next keyframe.
+                return Ok(match dropping {
+                    Some(reason) if sync == Sync::None => Room::Drop(reason),
+                    _ => Room::Store,
+                });
+            };
+            if !std::mem::replace(&mut told, true) {
+                gst::debug!(CAT, imp = self, "Full: {} reached", reason.reason());
+                self.emit("overrun");
+                settings = self.settings();
+                continue;
+            }
+            match settings.leaky {
+                Leaky::Upstream => return Ok(Room::Drop(reason)),
+                // What is not on the disk cannot be traded for space there.
+                Leaky::Downstream if reason == Full::Memory => return Ok(Room::Drop(reason)),
+                Leaky::Downstream => {
+                    if !self.drop_oldest(session, &settings, reason)? && sync == Sync::None {
+                        return Ok(Room::Drop(reason));
+                    }
+                }
+                Leaky::No => {
+                    let state = self.state();
+                    state.flow?;
+                    if state.full(&settings, store.is_low()).is_some() {
+                        // Nobody tells when other users of the disk make room.
+                        let (guard, _) = self.item_del.wait_timeout(state, DISK_POLL).unwrap_or_else(PoisonError::into_inner);
+                        drop(guard);
+                        if reason == Full::Disk {
+                            store.refresh_space();
+                        }
+                    }
+                    settings = self.settings();
+                }
+            }
+        }
+    }
+
+    /// Drops the oldest GOPs until the rest fits. False when not even the newest keyframe can stay.
+    fn drop_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> Result<bool, gst::FlowError> {
+        let (cursor, end) = {
+            let state = self.state();
+            (state.cursor, state.end)
+        };
+        // For the disk's sake one step at a time: it says by itself when it has enough.
+        let next = session.stream.next_sync(cursor.position, |entry| {
+            State::fits_from(settings, end.totals, entry.totals)
+        });
+        let (to, kept) = match next {
+            Ok(Some((sequence, entry))) => (Mark { sequence, totals: entry.totals }, true),
+            Ok(None) => (end, false),
+            Err(err) => {
+                gst::element_imp_error!(self, gst::ResourceError::Read, ["The backlog cannot be read: {err}"]);
+                return Err(gst::FlowError::Error);
+            }
+        };
+        let dropped = {
+            let mut state = self.state();
+            // Delivery may have come further meanwhile.
+            if to.sequence <= state.cursor.position {
+                return Ok(true);
+            }
+            let dropped = state.drop_until(to);
+            session.stream.set_cursor(state.cursor);
+            dropped
+        };
+        self.item_add.notify_one();
+        self.tell_dropped(reason.reason(), cursor.position, to.sequence - 1, dropped);
+        if reason == Full::Disk {
+            self.let_disk_settle(session);
+        }
+        Ok(kept)
+    }
+
+    /// The space of what was dropped comes back within a moment; without it more would be dropped than is needed.
+    fn let_disk_settle(&self, session: &Session) {
+        let state = self.state();
+        let flushing = |state: &mut State| state.flow.is_ok();
+        drop(self.item_del.wait_timeout_while(state, SETTLE, flushing).unwrap_or_else(PoisonError::into_inner));
+        session.stream.store().refresh_space();
+    }
+
+    pub(super) fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        gst::log!(CAT, obj = pad, "Handling {event:?}");
+        match event.view() {
+            gst::EventView::FlushStart(_) => {
+                self.set_flushing(true);
+                let forwarded = self.srcpad.push_event(event);
+                let _ = self.srcpad.pause_task();
+                forwarded
+            }
+            gst::EventView::FlushStop(e) => {
+                let reset = e.resets_time();
+                let forwarded = self.srcpad.push_event(event);
+                self.restart_after_flush(reset);
+                forwarded
+            }
+            _ if event.is_serialized() => self.take_event(event),
+            _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
+        }
+    }
+
+    fn restart_after_flush(&self, reset_time: bool) {
+        let Some(session) = self.session() else { return };
+        let mode = self.settings().flush_mode;
+        {
+            let mut ingest = self.ingest();
+            ingest.reset();
+            if reset_time {
+                ingest.flushes += 1;
+                session.stream.store().domains().reset();
+            }
+        }
+        let dropped = {
+            let mut state = self.state();
+            let from = state.cursor.position;
+            let dropped = (mode == FlushMode::Discard).then(|| {
+                let end = state.end;
+                state.tail.clear();
+                (from, end.sequence, state.drop_until(end))
+            });
+            state.gap = false;
+            state.generation += 1;
+            state.live_eos = None;
+            if state.activity != super::state::Activity::Stopped {
+                state.flow = Ok(gst::FlowSuccess::Ok);
+            }
+            session.stream.set_cursor(state.cursor);
+            dropped
+        };
+        if let Some((from, to, dropped)) = dropped.filter(|d| d.2.buffers > 0) {
+            self.tell_dropped("flush-mode=discard", from, to - 1, dropped);
+        }
+        self.start_delivery();
+    }
+
+    /// Stores a serialized event.
+    fn take_event(&self, event: gst::Event) -> bool {
+        let Some(session) = self.session() else { return false };
+        if self.state().flow.is_err() && !event.is_sticky() {
+            return false;
+        }
+        let settings = self.settings();
+        let mut ingest = self.ingest();
+        match event.view() {
+            gst::EventView::StreamStart(e) => {
+                let mut state = self.state();
+                state.live_eos = None;
+                state.live_group = e.group_id();
+            }
+            gst::EventView::Caps(e) => {
+                if let Some(features) = super::queries::foreign_memory(e.caps()) {
+                    gst::element_imp_error!(
+                        self,
+                        gst::CoreError::Negotiation,
+                        ["Only system memory can be stored, not {features}: put the element after the encoder"]
+                    );
+                    return false;
+                }
+                ingest.caps = Some(e.caps_owned());
+                ingest.detector = Detector::new(settings.keyframe_detection.source(), Some(e.caps()));
+            }
+            gst::EventView::Segment(e) => ingest.segment = Some(e.segment().clone()),
+            _ => {}
+        }
+        self.begin_domain(&session, &settings, &mut ingest);
+        if let Some(dropped) = ingest.dropped.take_if(|_| event.type_() == gst::EventType::Eos) {
+            self.announce_gap(&session, &settings, &ingest, &dropped, None);
+        }
+        let coded = event::encode(&event);
+        self.commit_coded(&session, &settings, &coded, Content::Event(event));
+        true
+    }
+
+    fn report_sometimes(&self, ingest: &mut Ingest) {
+        let now = Instant::now();
+        let due = *ingest.reported.get_or_insert(now) + REPORT_INTERVAL;
+        if now >= due {
+            ingest.reported = Some(now);
+            self.report();
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Queries and upstream events.
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::imp::DiskBuffer;
+
+/// The memory feature that is not system memory, if there is one.
+pub fn foreign_memory(caps: &gst::CapsRef) -> Option<String> {
+    if caps.is_any() {
+        return None;
+    }
+    caps.iter_with_features().find_map(|(_, features)| {
+        let foreign = |f: &str| f.starts_with("memory:") && f != gst::CAPS_FEATURE_MEMORY_SYSTEM_MEMORY.as_str();
+        features.iter().find(|f| foreign(f.as_str())).map(|f| f.to_string())
+    })
+}
+
+/// Leaves out what is in memory that cannot be read.
+fn storable(caps: gst::Caps) -> gst::Caps {
+    if caps.is_any() || foreign_memory(&caps).is_none() {
+        return caps;
+    }
+    let mut out = gst::Caps::new_empty();
+    {
+        let out = out.make_mut();
+        for (structure, features) in caps.iter_with_features() {
+            let one = gst::Caps::builder_full()
+                .structure_with_features(structure.to_owned(), features.to_owned())
+                .build();
+            if foreign_memory(&one).is_none() {
+                out.append(one);
+            }
+        }
+    }
+    out
+}
+
+impl DiskBuffer {
+    pub(super) fn sink_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        let serialized = query.is_serialized();
+        match query.view_mut() {
+            gst::QueryViewMut::Caps(q) => {
+                let caps = self.srcpad.peer_query_caps(q.filter_owned().as_ref());
+                q.set_result(&storable(caps));
+                true
+            }
+            gst::QueryViewMut::AcceptCaps(q) => {
+                let caps = q.caps_owned();
+                let accepted = foreign_memory(&caps).is_none() && self.srcpad.peer_query_accept_caps(&caps);
+                q.set_result(accepted);
+                true
+            }
+            // It would wait for the peer's streaming thread, which may be blocked for hours; buffers are copied to disk
+            // in any case.
+            gst::QueryViewMut::Allocation(_) => false,
+            // Pooled memory is copied on arrival.
+            gst::QueryViewMut::Drain(_) => true,
+            _ if serialized => false,
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    pub(super) fn src_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match query.view_mut() {
+            gst::QueryViewMut::Latency(q) => {
+                let mut upstream = gst::query::Latency::new();
+                if !self.sinkpad.peer_query(&mut upstream) {
+                    return false;
+                }
+                let (live, min, max) = upstream.result();
+                let limit = self.settings().max_size_time;
+                // As much as it may hold; without a limit, anything.
+                let max = max.filter(|_| limit > 0).map(|max| max + gst::ClockTime::from_nseconds(limit));
+                q.set(live, min, max);
+                true
+            }
+            gst::QueryViewMut::Position(q) if q.format() == gst::Format::Time => match *self.position() {
+                Some(position) => {
+                    q.set(position);
+                    true
+                }
+                None => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+            },
+            _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
+        }
+    }
+
+    pub(super) fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::Qos {
+            // It speaks of a running time that upstream does not know, or of frames that left it long ago.
+            if !self.state().is_live() || self.offset.load(std::sync::atomic::Ordering::Relaxed) != 0 {
+                return true;
+            }
+        }
+        gst::Pad::event_default(pad, Some(&*self.obj()), event)
+    }
+}

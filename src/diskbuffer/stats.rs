@@ -1,0 +1,128 @@
+//! Levels, counters and messages: what the element says about itself.
+
+use std::time::Instant;
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::imp::{CAT, DiskBuffer};
+use super::state::State;
+use crate::store::{Count, Totals};
+
+impl DiskBuffer {
+    pub(super) fn level(&self) -> Totals {
+        self.state().level()
+    }
+
+    /// The `stats` property.
+    pub(super) fn stats(&self) -> gst::Structure {
+        let session = self.session();
+        let disk_bytes = session.as_ref().map_or(0, |s| s.stream.store().disk_bytes());
+        let now = Instant::now();
+        let state = self.state();
+        let ledger = state.cursor.ledger;
+        let (queued, queued_bytes) = state.tail.unstored();
+        let total = |totals: Totals| Count { buffers: totals.buffers, bytes: totals.bytes };
+        let ratio = match state.counters.received.buffers {
+            0 => 0.0,
+            received => state.counters.sync_points as f64 / received as f64,
+        };
+        let outage_time =
+            state.counters.outage_time + state.outage.as_ref().map_or_else(Default::default, |o| o.since.elapsed());
+        let mut stats = gst::Structure::builder("diskbuffer-stats")
+            .field("acknowledged-position", state.cursor.position.saturating_sub(1))
+            .field("outages", state.counters.outages)
+            .field("outage-time", outage_time.as_nanos() as u64)
+            .field("last-received-at", state.counters.last_received_at)
+            .field("last-delivered-at", state.counters.last_delivered_at)
+            .field("disk-bytes", disk_bytes)
+            .field("memory-bytes", state.tail.bytes())
+            .field("keyframe-ratio", ratio)
+            .field("status", status_nick(&state, now))
+            .field("last-error", state.last_error.clone().unwrap_or_default())
+            .build();
+        let counts = [
+            ("received", state.counters.received),
+            ("stored", total(state.end.totals)),
+            ("bypassed", state.counters.bypassed),
+            ("queued", Count { buffers: queued, bytes: queued_bytes }),
+            ("rejected", state.counters.rejected),
+            ("delivered", ledger.delivered),
+            ("pending", total(state.level())),
+            ("dropped", ledger.dropped),
+            ("expired", ledger.expired),
+            ("purged", ledger.purged),
+            ("lost", ledger.lost),
+            ("replayed", state.counters.replayed),
+        ];
+        drop(state);
+        for (name, count) in counts {
+            stats.set(name, count.buffers);
+            stats.set(format!("{name}-bytes"), count.bytes);
+        }
+        stats
+    }
+
+    /// Posts an element message with the level and, where it is about some buffers, how many.
+    pub(super) fn tell(&self, name: &str, fields: impl FnOnce(gst::structure::Builder) -> gst::structure::Builder) {
+        let level = self.level();
+        let builder = gst::Structure::builder(name)
+            .field("level-buffers", level.buffers)
+            .field("level-bytes", level.bytes)
+            .field("level-time", level.time);
+        let obj = self.obj();
+        let message = gst::message::Element::builder(fields(builder).build()).src(&*obj).build();
+        // Nobody listens: not an error.
+        let _ = obj.post_message(message);
+    }
+
+    /// Tells of dropped buffers: whose are gone, how many, why.
+    pub(super) fn tell_dropped(&self, reason: &str, from: u64, to: u64, dropped: Totals) {
+        gst::warning!(
+            CAT,
+            imp = self,
+            "Dropped {} buffers, {} bytes, positions {from} to {to}: {reason}",
+            dropped.buffers,
+            dropped.bytes
+        );
+        self.tell("diskbuffer-dropped", |builder| {
+            builder
+                .field("reason", reason)
+                .field("buffers", dropped.buffers)
+                .field("bytes", dropped.bytes)
+                .field("time", dropped.time)
+                .field("first-position", from)
+                .field("last-position", to)
+        });
+    }
+
+    /// The line for a person at 3 a.m.
+    pub(super) fn report(&self) {
+        let state = self.state();
+        let (status, level, ledger, counters) =
+            (status_nick(&state, Instant::now()), state.level(), state.cursor.ledger, state.counters);
+        drop(state);
+        gst::info!(
+            CAT,
+            imp = self,
+            "{status}: backlog {} buffers, {} bytes, {:.1} s; received {}, delivered {}, replayed {}, dropped {}, lost {}, \
+             outages {}",
+            level.buffers,
+            level.bytes,
+            level.time as f64 / 1e9,
+            counters.received.buffers,
+            ledger.delivered.buffers,
+            counters.replayed.buffers,
+            ledger.dropped.buffers + counters.rejected.buffers,
+            ledger.lost.buffers,
+            counters.outages
+        );
+    }
+}
+
+fn status_nick(state: &State, now: Instant) -> String {
+    let (_, value) = glib::EnumValue::from_value(&state.status(now).to_value())
+        .map_or((String::new(), String::new()), |(_, value)| (String::new(), value.nick().to_owned()));
+    value
+}

@@ -1,0 +1,4 @@
+//! `diskbuffer` through pipelines and harnesses, by behaviour.
+
+mod common;
+mod restart;
