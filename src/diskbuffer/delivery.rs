@@ -220,8 +220,8 @@ impl DiskBuffer {
             cursor.resume
         };
         let sticky = match session.stream.state_at(position) {
-            // Nothing is owed and nothing was sent in this run: what is in force is of an earlier one.
-            Ok(_) if position <= began && position >= end => Default::default(),
+            // Nothing is owed of earlier runs, so what they left in force is none of ours.
+            Ok(_) if position == began => Default::default(),
             Ok(state) => state,
             Err(err) => {
                 self.state().last_error = Some(err.to_string());
@@ -236,7 +236,8 @@ impl DiskBuffer {
         d.domain = None;
         d.offset = None;
         d.sets = ParameterSets::default();
-        d.start = if position >= end && !flush && !gap { Start::Continuing } else { Start::Discont };
+        let fresh = (position >= end || position == began) && !flush && !gap;
+        d.start = if fresh { Start::Continuing } else { Start::Discont };
         d.skip_before = None;
         d.gap = gap;
         for (_, value) in sticky {

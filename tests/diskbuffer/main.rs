@@ -1,4 +1,6 @@
 //! `diskbuffer` through pipelines and harnesses, by behaviour.
 
 mod common;
+mod limits;
+mod outage;
 mod restart;

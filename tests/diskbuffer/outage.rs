@@ -1,0 +1,260 @@
+//! Downstream goes away and comes back.
+
+use gst::prelude::*;
+
+use crate::common::*;
+
+const GOP: u64 = 10;
+
+fn push_frames(rig: &Rig, range: std::ops::Range<u64>) {
+    range.for_each(|i| rig.push(frame(i, GOP, 2000)));
+}
+
+fn numbers(rig: &Rig) -> Vec<u64> {
+    rig.sink.buffers().iter().map(number).collect()
+}
+
+fn status(rig: &Rig) -> String {
+    let value = rig.element.property_value("status");
+    gst::glib::EnumValue::from_value(&value).unwrap().1.nick().to_owned()
+}
+
+/// The outage begins at frame 25, in the middle of a GOP, and ends after 60.
+fn outage_with(answer: gst::FlowError) {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..25);
+    rig.sink.wait_buffers(25);
+    until("25 are acknowledged", || rig.stat("delivered") == 25);
+    rig.sink.answer(Some(answer));
+    push_frames(&rig, 25..60);
+    let message = rig.message("diskbuffer-outage");
+    assert!(message.has_field("reason"), "{message}");
+    assert_eq!(status(&rig), "outage");
+    rig.check_accounts();
+    assert_eq!(rig.stat("pending"), 35);
+    let events_before = rig.sink.events().len();
+    rig.sink.answer(None);
+    rig.message("diskbuffer-resumed");
+    rig.sink.wait_buffers(25 + 40);
+    // Repeated from the keyframe before the first that was refused.
+    assert_eq!(numbers(&rig), (0..25).chain(20..60).collect::<Vec<_>>());
+    let seen = rig.sink.buffers();
+    assert!(seen[25].flags.contains(gst::BufferFlags::DISCONT));
+    assert_eq!(seen[25].data, [sps(), pps(), see(&frame(20, GOP, 2000)).data].concat());
+    use gst::EventType::{Caps, FlushStart, FlushStop, Segment, StreamStart};
+    let events: Vec<_> = rig.sink.events().split_off(events_before).into_iter().map(|(_, e)| e.type_()).collect();
+    assert!(events.ends_with(&[FlushStart, FlushStop, StreamStart, Caps, Segment]), "{events:?}");
+    let times = rig.sink.running_times();
+    assert_eq!(times[25..35], times[20..30].iter().cloned().take(5).chain(times[30..35].iter().cloned()).collect::<Vec<_>>());
+    assert_eq!(times[25], Some(20 * FRAME), "a repeat keeps its place in time");
+    push_frames(&rig, 60..70);
+    rig.sink.wait_buffers(75);
+    rig.eos();
+    rig.sink.wait_eos();
+    until("all is counted", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("replayed"), rig.stat("lost")), (70, 5, 0));
+    assert_eq!(status(&rig), "live");
+}
+
+#[test]
+fn an_error_downstream_is_an_outage() {
+    outage_with(gst::FlowError::Error);
+}
+
+#[test]
+fn a_flushing_sink_is_an_outage() {
+    outage_with(gst::FlowError::Flushing);
+}
+
+#[test]
+fn caps_refused_after_the_first_buffer_are_an_outage() {
+    outage_with(gst::FlowError::NotNegotiated);
+}
+
+#[test]
+fn an_unlinked_sink_can_be_replaced_by_another() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..25);
+    rig.sink.wait_buffers(25);
+    until("25 are acknowledged", || rig.stat("delivered") == 25);
+    let src = rig.element.static_pad("src").unwrap();
+    src.unlink(&rig.sinkpad).unwrap();
+    push_frames(&rig, 25..40);
+    rig.message("diskbuffer-outage");
+    let other = Sink::default();
+    let pad = other.pad();
+    src.link(&pad).unwrap();
+    other.wait_buffers(20);
+    assert_eq!(other.buffers().iter().map(number).collect::<Vec<_>>(), (20..40).collect::<Vec<_>>());
+    assert_eq!(other.events()[..5].iter().filter(|(at, e)| *at == 0 && e.is_sticky()).count(), 3);
+}
+
+#[test]
+fn refused_before_anything_was_accepted_is_an_error_as_everywhere() {
+    for (answer, expected) in
+        [(gst::FlowError::NotNegotiated, gst::FlowError::NotNegotiated), (gst::FlowError::NotLinked, gst::FlowError::NotLinked)]
+    {
+        let temp = tempfile::tempdir().unwrap();
+        let rig = Rig::new(temp.path(), &[]);
+        rig.sink.answer(Some(answer));
+        rig.start_stream("s", &h264_caps());
+        let mut number = 0;
+        until("upstream hears of it", || {
+            number += 1;
+            rig.source.push(frame(number, GOP, 100)) == Err(expected)
+        });
+        assert!(rig.bus.pop_filtered(&[gst::MessageType::Error]).is_some());
+    }
+}
+
+#[test]
+fn a_sink_that_is_away_at_the_start_gets_everything() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    sink.answer(Some(gst::FlowError::Flushing));
+    let rig = Rig::with_sink(temp.path(), &[], sink);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..50);
+    rig.message("diskbuffer-outage");
+    rig.sink.answer(None);
+    rig.sink.wait_buffers(50);
+    assert_eq!(numbers(&rig), (0..50).collect::<Vec<_>>());
+}
+
+#[test]
+fn end_of_stream_from_downstream_goes_upstream() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.sink.answer(Some(gst::FlowError::Eos));
+    rig.start_stream("s", &h264_caps());
+    let mut number = 0;
+    until("upstream gets EOS", || {
+        number += 1;
+        rig.source.push(frame(number, GOP, 100)) == Err(gst::FlowError::Eos)
+    });
+}
+
+#[test]
+fn a_blocked_sink_is_stalled_and_nothing_is_sent_twice() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    sink.hold_after(5);
+    let rig = Rig::with_sink(temp.path(), &[("max-memory-bytes", "10000")], sink);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..100);
+    rig.sink.wait_buffers(5);
+    until("stalled", || status(&rig) == "stalled");
+    assert!(rig.stat("memory-bytes") <= 10_000);
+    assert_eq!(rig.element.property::<u32>("current-level-buffers"), 95);
+    rig.sink.release();
+    rig.sink.wait_buffers(100);
+    assert_eq!(numbers(&rig), (0..100).collect::<Vec<_>>());
+    until("live again", || status(&rig) == "live");
+    assert_eq!(rig.stat("replayed"), 0);
+    rig.check_accounts();
+}
+
+#[test]
+fn the_overlap_is_sent_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[("replay-overlap", &(20 * FRAME).to_string())]);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..65);
+    rig.sink.wait_buffers(65);
+    until("65 are acknowledged", || rig.stat("delivered") == 65);
+    rig.sink.answer(Some(gst::FlowError::Error));
+    push_frames(&rig, 65..70);
+    rig.message("diskbuffer-outage");
+    rig.sink.answer(None);
+    rig.sink.wait_buffers(65 + 30);
+    // 20 frames before 65, and back to the keyframe.
+    assert_eq!(numbers(&rig), (0..65).chain(40..70).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_epoch_boundary_inside_an_outage_is_kept() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("a", &h264_caps());
+    push_frames(&rig, 0..15);
+    rig.sink.wait_buffers(15);
+    rig.sink.answer(Some(gst::FlowError::Error));
+    push_frames(&rig, 15..20);
+    rig.message("diskbuffer-outage");
+    rig.start_stream("b", &h264_caps());
+    push_frames(&rig, 0..20);
+    rig.sink.answer(None);
+    rig.eos();
+    rig.sink.wait_eos();
+    assert_eq!(numbers(&rig), (0..15).chain(10..20).chain(0..20).collect::<Vec<_>>());
+    let starts: Vec<_> = rig
+        .sink
+        .events()
+        .iter()
+        .filter(|(_, e)| e.type_() == gst::EventType::StreamStart)
+        .map(|(at, _)| *at)
+        .collect();
+    assert_eq!(starts.first(), Some(&0));
+    assert_eq!(starts.last(), Some(&25));
+}
+
+/// Pictures in coding order: an open keyframe K is followed by pictures that are shown before it.
+fn open_gop_stream() -> Vec<(u64, bool, gst::Buffer)> {
+    // (presentation, kind): K at 3 with leading 1, 2; K at 9 with leading 7, 8.
+    let order = [(0, 'I'), (3, 'K'), (1, 'b'), (2, 'b'), (4, 'p'), (5, 'p'), (6, 'p'), (9, 'K'), (7, 'b'), (8, 'b'), (10, 'p')];
+    order
+        .iter()
+        .enumerate()
+        .map(|(i, (pts, kind))| {
+            let nal: &[&[u8]] = match kind {
+                'I' => &[&[0x67, 66, 0, 30, 0x80, 0x80], &[0x68, 0xC0], &[0x65, 0xB8, 0x40]],
+                // Recovery point SEI, recovery_frame_cnt 0, before an I slice.
+                'K' => &[&[6, 6, 1, 0xC4, 0x80], &[0x41, 0xB8, 0x40]],
+                _ => &[&[0x41, 0x9A, 0x40]],
+            };
+            let data: Vec<u8> = nal.iter().flat_map(|nal| [&[0, 0, 0, 1], *nal].concat()).collect();
+            let mut buffer = gst::Buffer::from_mut_slice(data);
+            let b = buffer.get_mut().unwrap();
+            b.set_pts(gst::ClockTime::from_nseconds((pts + 2) * FRAME));
+            b.set_dts(gst::ClockTime::from_nseconds(i as u64 * FRAME));
+            b.set_offset(i as u64);
+            (*pts, *kind == 'b', buffer)
+        })
+        .collect()
+}
+
+#[test]
+fn leading_pictures_of_an_open_gop_are_left_out_only_when_delivered_before() {
+    let stream = open_gop_stream();
+    // Cut before each buffer in turn.
+    for cut in 1..stream.len() {
+        let temp = tempfile::tempdir().unwrap();
+        let rig = Rig::new(temp.path(), &[]);
+        rig.start_stream("s", &h264_caps());
+        stream[..cut].iter().for_each(|s| rig.push(s.2.clone()));
+        rig.sink.wait_buffers(cut);
+        until("acknowledged", || rig.stat("delivered") == cut as u64);
+        rig.sink.answer(Some(gst::FlowError::Error));
+        stream[cut..].iter().for_each(|s| rig.push(s.2.clone()));
+        rig.message("diskbuffer-outage");
+        rig.sink.answer(None);
+        rig.eos();
+        rig.sink.wait_eos();
+        let again: Vec<_> = numbers(&rig).split_off(cut).into_iter().map(|n| n as usize).collect();
+        let start = again[0];
+        assert!(start <= cut, "cut {cut}: {again:?}");
+        assert!((cut..stream.len()).all(|i| again.contains(&i)), "cut {cut}: something is lost: {again:?}");
+        assert!([0, 1, 7].contains(&start), "cut {cut}: begins at a keyframe: {again:?}");
+        // Nothing that refers back before the start.
+        let first_pts = stream[start].0;
+        for i in &again {
+            let (pts, leading, _) = stream[*i];
+            assert!(!(start > 0 && leading && pts < first_pts), "cut {cut}: {again:?}");
+        }
+    }
+}

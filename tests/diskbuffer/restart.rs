@@ -1,0 +1,296 @@
+//! What was accepted survives the process, and comes back as it was.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use gst::prelude::*;
+
+use crate::common::*;
+
+const CHILD: &str = "STREAMBUFFER_TEST_CHILD";
+const LOCATION: &str = "STREAMBUFFER_TEST_LOCATION";
+const GOP: u64 = 25;
+/// 60 s at 25 frames/s.
+const MINUTE: u64 = 1500;
+
+/// A process that feeds a store until it is killed.
+struct Victim(Child);
+
+impl Victim {
+    /// Runs the scenario of [`child`] with this name until it says that it is done.
+    fn run(scenario: &str, location: &Path) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "restart::child", "--nocapture"])
+            .env(CHILD, scenario)
+            .env(LOCATION, location)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let victim = Self(child);
+        assert!(lines.map_while(Result::ok).any(|line| line.ends_with("done")), "{scenario} did not come to its end");
+        victim
+    }
+
+    /// SIGKILL.
+    fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Not a test by itself: what a [`Victim`] does.
+#[test]
+fn child() {
+    let (Ok(scenario), Some(location)) = (std::env::var(CHILD), std::env::var_os(LOCATION)) else { return };
+    let (name, number) = scenario.split_once(' ').unwrap();
+    let number: u64 = number.parse().unwrap();
+    let sink = Sink::default();
+    match name {
+        // A minute of video with events into a sink that stops after `number` buffers.
+        "minute" => sink.hold_after(number as usize),
+        // A hundred frames, of run `number`.
+        "run" => sink.hold_after(0),
+        other => panic!("{other}"),
+    }
+    let rig = Rig::with_sink(Path::new(&location), &[], sink);
+    match name {
+        "minute" => {
+            rig.start_stream("minute", &h264_caps());
+            for i in 0..MINUTE {
+                push_events_before(&rig, i);
+                rig.push(frame(i, GOP, 4000));
+            }
+            if number > 0 {
+                until("half of it is delivered", || rig.stat("delivered") >= number);
+                // The cursor is saved within 100 ms.
+                std::thread::sleep(Duration::from_millis(300));
+            }
+        }
+        _ => {
+            rig.start_stream(&format!("run {number}"), &h264_caps());
+            for i in 0..100 {
+                rig.push(frame(i, GOP, 1000 + number as usize));
+            }
+        }
+    }
+    println!("done");
+    // Until the kill.
+    std::thread::sleep(PATIENCE);
+}
+
+fn custom(at: u64) -> gst::Event {
+    gst::event::CustomDownstream::new(gst::Structure::builder("mark").field("at", at).build())
+}
+
+fn push_events_before(rig: &Rig, i: u64) {
+    match i {
+        500 => assert!(rig.source.push_event(custom(i))),
+        800 => {
+            let mut tags = gst::TagList::new();
+            tags.make_mut().add::<gst::tags::Title>(&"north gate", gst::TagMergeMode::Append);
+            assert!(rig.source.push_event(gst::event::Tag::new(tags)));
+        }
+        1000 => {
+            let gap = gst::event::Gap::builder(gst::ClockTime::from_nseconds(i * FRAME)).duration(gst::ClockTime::ZERO);
+            assert!(rig.source.push_event(gap.build()));
+        }
+        1200 => assert!(rig.source.push_event(custom(i))),
+        _ => {}
+    }
+}
+
+/// The frame as it has to come out; `first` of a resumption.
+fn expected(i: u64, size: usize, first: bool) -> Seen {
+    let mut seen = see(&frame(i, GOP, size));
+    if first {
+        seen.flags |= gst::BufferFlags::DISCONT;
+        if i > 0 {
+            seen.data = [sps(), pps(), seen.data].concat();
+        }
+    }
+    seen
+}
+
+fn check_minute(seen: &[Seen], from: u64) {
+    assert_eq!(seen.len() as u64, MINUTE - from);
+    for (i, seen) in (from..).zip(seen) {
+        assert!(*seen == expected(i, 4000, i == from), "frame {i} differs: {:?}", Seen { data: vec![], ..seen.clone() });
+    }
+}
+
+/// Places of the events of a kind, by the number of the frame that follows.
+fn places(rig: &Rig, kind: gst::EventType, from: u64) -> Vec<u64> {
+    rig.sink.events().iter().filter(|(_, e)| e.type_() == kind).map(|(at, _)| *at as u64 + from).collect()
+}
+
+#[test]
+fn a_kill_before_anything_was_delivered_loses_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    Victim::run("minute 0", temp.path()).kill();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.sink.wait_buffers(MINUTE as usize);
+    check_minute(&rig.sink.buffers(), 0);
+    assert_eq!(places(&rig, gst::EventType::CustomDownstream, 0), [500, 1200]);
+    assert_eq!(places(&rig, gst::EventType::Tag, 0), [800]);
+    assert_eq!(places(&rig, gst::EventType::Gap, 0), [1000]);
+    for kind in [gst::EventType::StreamStart, gst::EventType::Caps, gst::EventType::Segment] {
+        assert_eq!(places(&rig, kind, 0), [0], "{kind:?}");
+    }
+    until("all is counted", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("lost"), rig.stat("replayed")), (MINUTE, 0, 0));
+}
+
+#[test]
+fn a_kill_in_the_middle_resumes_at_a_keyframe_that_decodes_by_itself() {
+    let temp = tempfile::tempdir().unwrap();
+    Victim::run("minute 760", temp.path()).kill();
+    let rig = Rig::new(temp.path(), &[]);
+    // 760 were delivered: frame 750 is the keyframe before the first that was not.
+    rig.sink.wait_buffers(MINUTE as usize - 750);
+    check_minute(&rig.sink.buffers(), 750);
+    assert_eq!(places(&rig, gst::EventType::CustomDownstream, 750), [1200]);
+    assert_eq!(places(&rig, gst::EventType::Gap, 750), [1000]);
+    // In force already: sent before the first frame.
+    assert_eq!(places(&rig, gst::EventType::Tag, 750), [800]);
+    until("all is counted", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("replayed")), (MINUTE, 10));
+}
+
+#[test]
+fn what_is_in_force_comes_before_the_first_frame() {
+    let temp = tempfile::tempdir().unwrap();
+    Victim::run("minute 1000", temp.path()).kill();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.sink.wait_buffers(500);
+    check_minute(&rig.sink.buffers(), 1000);
+    let first: Vec<_> = rig.sink.events().into_iter().filter(|(at, _)| *at == 0).map(|(_, e)| e.type_()).collect();
+    use gst::EventType::{Caps, Gap, Segment, StreamStart, Tag};
+    // The gap was not acknowledged: it stands before frame 1000.
+    assert!([StreamStart, Caps, Segment, Tag].iter().all(|t| first.contains(t)), "{first:?}");
+    assert!(first.iter().take(3).eq([StreamStart, Caps, Segment].iter()), "{first:?}");
+    assert!(!first.contains(&Gap) || first.last() == Some(&Gap), "{first:?}");
+}
+
+#[test]
+fn ten_restarts_with_a_growing_backlog_lose_nothing_and_time_never_goes_back() {
+    let temp = tempfile::tempdir().unwrap();
+    for run in 0..10 {
+        let victim = Victim::run(&format!("run {run}"), temp.path());
+        victim.kill();
+    }
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("run 10", &h264_caps());
+    for i in 0..100 {
+        rig.push(frame(i, GOP, 1010));
+    }
+    rig.eos();
+    rig.sink.wait_eos();
+    let seen = rig.sink.buffers();
+    assert_eq!(seen.len(), 1100);
+    for (at, seen) in seen.iter().enumerate() {
+        let (run, i) = (at / 100, at as u64 % 100);
+        let mut expected = see(&frame(i, GOP, 1000 + run));
+        if at == 0 {
+            expected.flags |= gst::BufferFlags::DISCONT;
+        }
+        assert!(*seen == expected, "run {run} frame {i}");
+    }
+    let times: Vec<_> = rig.sink.running_times().into_iter().map(Option::unwrap).collect();
+    assert!(times.is_sorted(), "running time goes back");
+    assert!(times.windows(2).all(|w| w[1] - w[0] <= FRAME), "running time jumps");
+    let events = rig.sink.events();
+    let starts: Vec<_> = events
+        .iter()
+        .filter_map(|(at, e)| match e.view() {
+            gst::EventView::StreamStart(s) => Some((*at, s.stream_id().to_owned(), s.group_id())),
+            _ => None,
+        })
+        .collect();
+    for (run, (at, id, group)) in starts.iter().enumerate() {
+        assert_eq!((*at, id.as_str()), (run * 100, format!("run {run}").as_str()));
+        assert!(starts.iter().filter(|s| s.2 == *group).count() == 1, "each epoch has its own group");
+    }
+    assert_eq!(starts.len(), 11);
+    assert_eq!(events.iter().filter(|(_, e)| e.type_() == gst::EventType::Eos).count(), 1);
+    rig.check_accounts();
+}
+
+#[test]
+fn an_end_of_stream_of_an_earlier_run_only_ends_its_epoch() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    sink.hold_after(0);
+    let rig = Rig::with_sink(temp.path(), &[], sink);
+    rig.start_stream("first", &h264_caps());
+    (0..50).for_each(|i| rig.push(frame(i, GOP, 1000)));
+    rig.eos();
+    rig.stop();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.sink.wait_buffers(50);
+    rig.start_stream("second", &h264_caps());
+    (0..50).for_each(|i| rig.push(frame(i, GOP, 1000)));
+    rig.sink.wait_buffers(100);
+    assert!(!rig.sink.events().iter().any(|(_, e)| e.type_() == gst::EventType::Eos));
+    rig.eos();
+    rig.sink.wait_eos();
+    assert_eq!(rig.sink.buffers().len(), 100);
+}
+
+#[test]
+fn what_was_delivered_is_not_sent_again() {
+    let temp = tempfile::tempdir().unwrap();
+    for run in 0..3 {
+        let rig = Rig::new(temp.path(), &[]);
+        rig.start_stream("run", &h264_caps());
+        (0..60).for_each(|i| rig.push(frame(i, GOP, 1000)));
+        rig.eos();
+        rig.sink.wait_eos();
+        assert_eq!(rig.sink.buffers().len(), 60, "run {run}");
+        assert_eq!(rig.sink.running_times()[0], Some(0), "with an empty backlog nothing is shifted");
+        assert!(!rig.sink.buffers()[0].flags.contains(gst::BufferFlags::DISCONT));
+        rig.stop();
+        rig.check_accounts();
+    }
+}
+
+#[test]
+fn original_timestamps_stay_when_asked_for() {
+    let temp = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        Victim::run("run 0", temp.path()).kill();
+    }
+    let rig = Rig::new(temp.path(), &[("timestamp-mode", "original")]);
+    rig.sink.wait_buffers(200);
+    let times = rig.sink.running_times();
+    assert_eq!(times[100..], times[..100]);
+}
+
+#[test]
+fn an_element_can_be_stopped_and_started_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    let rig = Rig::with_sink(temp.path(), &[], sink.clone());
+    for run in 0..3u64 {
+        rig.start_stream("run", &h264_caps());
+        (0..40).for_each(|i| rig.push(frame(i, GOP, 1000)));
+        sink.wait_buffers(40 * (run as usize + 1));
+        rig.source.set_active(false).unwrap();
+        rig.element.set_state(gst::State::Ready).unwrap();
+        rig.element.set_state(gst::State::Playing).unwrap();
+        rig.source.set_active(true).unwrap();
+    }
+    let numbers: Vec<_> = sink.buffers().iter().map(number).collect();
+    assert_eq!(numbers, [0..40, 0..40, 0..40].into_iter().flatten().collect::<Vec<u64>>());
+}
