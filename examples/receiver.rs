@@ -62,6 +62,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let ended = frames::finish(&pipeline, stop);
         let seen = seen.load(Ordering::Relaxed);
         match ended {
+            Ok(()) if stop.load(Ordering::Relaxed) && seen == 0 => (),
             Ok(()) => println!("receiver: connection ended, {seen} pictures"),
             Err(error) => println!("receiver: connection failed after {seen} pictures: {error}"),
         }

@@ -4,3 +4,6 @@ mod common;
 mod limits;
 mod outage;
 mod restart;
+mod alone;
+mod fidelity;
+mod trace;
