@@ -10,15 +10,14 @@
 //! [--seconds SECONDS] [--mark N] [--buffer "queue ..."]`. It ends after `--seconds`, at the end of the clip, or at
 //! SIGTERM/SIGINT, each time with an EOS that the sink gets after the backlog; a second signal ends it at once.
 
+#[path = "shared/probes.rs"]
+mod probes;
 #[path = "shared/stop.rs"]
 mod stop;
 
 use std::error::Error;
-use std::fs::File;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -42,7 +41,7 @@ struct Arguments {
     /// A clip with H.264 video, played at its own speed, or an rtsp:// address; without it a generated picture.
     #[arg(long)]
     input: Option<String>,
-    /// Starts this far into the clip, wrapping at its end.
+    /// Starts this far into the clip, wrapping at its end, with the next IDR picture.
     #[arg(long, default_value_t = 0)]
     skip: u64,
     /// Sends EOS after this time.
@@ -79,13 +78,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     if buffer.has_property("location") {
         buffer.set_property("location", path_text(&arguments.location)?);
     }
-    write_truth(&pad("buffer", "sink")?, &arguments.truth)?;
+    probes::write_truth(&pad("buffer", "sink")?, &arguments.truth)?;
     match input {
-        None => draw_counter(&pad("picture", "src")?, arguments.mark),
-        Some(input) if input.starts_with("rtsp://") => element("input")?.set_property("location", input),
-        Some(clip) => {
-            element("input")?.set_property("location", clip);
-            pace(&pad("parse", "sink")?, gst::ClockTime::from_seconds(arguments.skip));
+        None => probes::draw_counter(&pad("picture", "src")?, arguments.mark),
+        Some(address) => {
+            element("input")?.set_property("location", address);
+            probes::start_at(&pad("parse", "sink")?, gst::ClockTime::from_seconds(arguments.skip));
+            if !is_camera(address) {
+                probes::pace(&pad("parse", "sink")?);
+            }
         }
     }
 
@@ -97,6 +98,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     result
 }
 
+fn is_camera(input: &str) -> bool {
+    input.starts_with("rtsp://")
+}
+
 /// Source of an H.264 stream in gst-launch syntax; addresses are set as properties, which needs no quoting.
 fn source(input: Option<&str>) -> &'static str {
     match input {
@@ -104,10 +109,13 @@ fn source(input: Option<&str>) -> &'static str {
             "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 \
              ! identity name=picture ! x264enc tune=zerolatency speed-preset=veryfast key-int-max=30 bitrate=1000"
         }
-        Some(address) if address.starts_with("rtsp://") => {
-            "rtspsrc name=input latency=200 ! application/x-rtp,media=video ! rtph264depay"
+        Some(address) if is_camera(address) => {
+            "rtspsrc name=input latency=200 ! application/x-rtp,media=video ! rtph264depay \
+             ! h264parse ! video/x-h264,stream-format=avc,alignment=au"
         }
-        Some(_) => "filesrc name=input ! parsebin ! video/x-h264",
+        Some(_) => {
+            "filesrc name=input ! parsebin ! video/x-h264 ! h264parse ! video/x-h264,stream-format=avc,alignment=au"
+        }
     }
 }
 
@@ -224,91 +232,6 @@ impl Link {
         let _ = self.sink.set_state(gst::State::Null);
         self.connection = Connection::Down(Instant::now() + RETRY);
     }
-}
-
-/// Appends each access unit to `path` once it is certain that `pad`'s element accepted it: when the next one or EOS
-/// arrives, the call that handed it over has returned. After SIGKILL the last accepted unit may be missing.
-fn write_truth(pad: &gst::Pad, path: &Path) -> Result<(), Box<dyn Error>> {
-    let mut file = File::create(path)?;
-    let mut handed_over: Option<gst::Buffer> = None;
-    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
-    probe(pad, mask, move |_, info| {
-        let arriving = match &info.data {
-            Some(gst::PadProbeData::Buffer(unit)) => Some(unit.clone()),
-            Some(gst::PadProbeData::Event(event)) if event.type_() == gst::EventType::Eos => None,
-            _ => return gst::PadProbeReturn::Ok,
-        };
-        let accepted = std::mem::replace(&mut handed_over, arriving);
-        if let Some(data) = accepted.and_then(|unit| unit.into_mapped_buffer_readable().ok())
-            && let Err(error) = file.write_all(&data)
-        {
-            // Without the truth the run proves nothing.
-            eprintln!("sender: cannot write the truth: {error}");
-            std::process::exit(1);
-        }
-        gst::PadProbeReturn::Ok
-    });
-    Ok(())
-}
-
-/// Drops what lies before `skip`, up to a keyframe, and lets the rest through at the speed of its timestamps.
-fn pace(pad: &gst::Pad, skip: gst::ClockTime) {
-    let mut origin: Option<(gst::ClockTime, Instant)> = None;
-    let mut skip_to: Option<gst::ClockTime> = None;
-    probe(pad, gst::PadProbeType::BUFFER, move |pad, info| {
-        let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
-        let Some(time) = buffer.dts_or_pts() else { return gst::PadProbeReturn::Ok };
-        let skip_to = *skip_to.get_or_insert_with(|| match pad.peer_query_duration::<gst::ClockTime>() {
-            Some(duration) if !duration.is_zero() => {
-                gst::ClockTime::from_nseconds(skip.nseconds() % duration.nseconds())
-            }
-            _ => skip,
-        });
-        let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-        if origin.is_none() && (time < skip_to || !keyframe) {
-            // Not Drop: with that GStreamer 1.22 releases a buffer that the bindings have released already.
-            return gst::PadProbeReturn::Handled;
-        }
-        let (first, started) = *origin.get_or_insert_with(|| (time, Instant::now()));
-        let due = started + Duration::from(time.saturating_sub(first));
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// Draws `mark` and the number of the picture as two rows of black and white squares: no two pictures are equal.
-fn draw_counter(pad: &gst::Pad, mark: u32) {
-    const SQUARE: usize = 16;
-    const WIDTH: usize = 640;
-    let mut number = 0_u32;
-    probe(pad, gst::PadProbeType::BUFFER, move |_, info| {
-        if let Some(buffer) = info.buffer_mut()
-            && let Ok(mut picture) = buffer.make_mut().map_writable()
-        {
-            for (row, value) in [mark, number].into_iter().enumerate() {
-                for line in picture.chunks_mut(WIDTH).skip(row * SQUARE).take(SQUARE) {
-                    for (bit, square) in line.chunks_mut(SQUARE).take(32).enumerate() {
-                        square.fill(if value >> (31 - bit) & 1 == 1 { 235 } else { 16 });
-                    }
-                }
-            }
-            number += 1;
-        }
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// A pad probe with state: serialized data arrives from one thread at a time.
-fn probe(
-    pad: &gst::Pad,
-    mask: gst::PadProbeType,
-    callback: impl FnMut(&gst::Pad, &mut gst::PadProbeInfo) -> gst::PadProbeReturn + Send + 'static,
-) {
-    let callback = Mutex::new(callback);
-    pad.add_probe(mask, move |pad, info| {
-        let mut callback = callback.lock().unwrap_or_else(PoisonError::into_inner);
-        callback(pad, info)
-    });
 }
 
 fn path_text(path: &Path) -> Result<&str, Box<dyn Error>> {

@@ -38,6 +38,8 @@ const DRAIN_REPORT: Duration = Duration::from_secs(1);
 pub struct Delivery {
     generation: u64,
     position: Sequence,
+    /// Taken and not delivered yet: it comes first.
+    held: Option<Item>,
     /// Read ahead.
     chunk: VecDeque<Record>,
     sticky: BTreeMap<Slot, Sticky>,
@@ -61,6 +63,13 @@ pub struct Delivery {
     gap: bool,
     idle: bool,
     draining: Option<Draining>,
+}
+
+impl Delivery {
+    /// Nothing is at hand.
+    fn is_empty(&self) -> bool {
+        self.held.is_none() && self.chunk.is_empty()
+    }
 }
 
 struct Sticky {
@@ -155,7 +164,7 @@ impl DiskBuffer {
                 d.generation = state.generation;
                 return Step::Begin { flush: false };
             }
-            if d.chunk.is_empty() && d.position >= state.end.sequence {
+            if d.is_empty() && d.position >= state.end.sequence {
                 state.from_disk = false;
                 if !d.idle {
                     d.idle = true;
@@ -183,7 +192,7 @@ impl DiskBuffer {
                     gst::element_imp_warning!(
                         self,
                         gst::ResourceError::Read,
-                        ["{} damaged records at positions {first} to {last} are left out", chunk.damaged.len()]
+                        ("{} damaged records at positions {first} to {last} are left out", chunk.damaged.len())
                     );
                 }
                 // What memory holds may be nowhere else.
@@ -196,7 +205,7 @@ impl DiskBuffer {
             }
             Err(err) => {
                 self.state().last_error = Some(err.to_string());
-                gst::element_imp_warning!(self, gst::ResourceError::Read, ["The backlog cannot be read: {err}"]);
+                gst::element_imp_warning!(self, gst::ResourceError::Read, ("The backlog cannot be read: {err}"));
                 self.retry_later(d);
             }
         }
@@ -225,12 +234,13 @@ impl DiskBuffer {
             Ok(state) => state,
             Err(err) => {
                 self.state().last_error = Some(err.to_string());
-                gst::element_imp_warning!(self, gst::ResourceError::Read, ["The backlog cannot be read: {err}"]);
+                gst::element_imp_warning!(self, gst::ResourceError::Read, ("The backlog cannot be read: {err}"));
                 return self.retry_later(d);
             }
         };
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
         d.position = position;
+        d.held = None;
         d.chunk.clear();
         d.sticky.clear();
         d.domain = None;
@@ -327,14 +337,10 @@ impl DiskBuffer {
             sticky.sent = true;
             let event = match sticky.event.type_() {
                 gst::EventType::Segment => event::later(&sticky.event, offset),
-                gst::EventType::StreamStart => {
-                    let group = match domain {
-                        Some(domain) if same_run(domain, live) => self.state().live_group,
-                        Some(domain) => Some(replayed_group(session, domain)),
-                        None => None,
-                    };
-                    with_group(&sticky.event, group)
-                }
+                gst::EventType::StreamStart => match domain {
+                    Some(domain) if !same_run(domain, live) => replayed_group(session, domain, &sticky.event),
+                    _ => sticky.event.clone(),
+                },
                 _ => sticky.event.clone(),
             };
             gst::debug!(CAT, imp = self, "Sending {event:?}");
@@ -355,7 +361,7 @@ impl DiskBuffer {
             }
             Content::Buffer { buffer, facts } => {
                 let first = Pending { mark, facts, buffer };
-                return if facts.list_remaining > 1 {
+                return if facts.list_remaining > 0 {
                     self.deliver_list(d, session, first)
                 } else {
                     self.deliver_buffer(d, session, first)
@@ -410,7 +416,7 @@ impl DiskBuffer {
         let mut remaining = first.facts.list_remaining - 1;
         let mut pending = vec![first];
         while remaining > 0
-            && let Some(next) = self.fetch_listed(d, session)
+            && let Some(next) = self.fetch_listed(d, session, remaining)
         {
             remaining -= 1;
             pending.push(next);
@@ -432,8 +438,9 @@ impl DiskBuffer {
     ) {
         match result {
             Ok(_) => {
-                d.attempts = 0;
-                self.acknowledge(session, passed);
+                if self.acknowledge(session, passed) {
+                    d.attempts = 0;
+                }
                 self.accepted(d);
             }
             Err(flow) => {
@@ -448,12 +455,13 @@ impl DiskBuffer {
         }
     }
 
-    /// The next buffer of the list that is being gathered; it was stored right after the one before.
-    fn fetch_listed(&self, d: &mut Delivery, session: &Session) -> Option<Pending> {
+    /// The next buffer of the list that is being gathered, with `remaining` to go; `None` when a crash or a drop has cut the
+    /// list short.
+    fn fetch_listed(&self, d: &mut Delivery, session: &Session, remaining: u32) -> Option<Pending> {
         loop {
             let fetched = {
                 let mut state = self.state();
-                if state.flow.is_err() || (d.chunk.is_empty() && d.position >= state.end.sequence) {
+                if state.flow.is_err() || (d.is_empty() && d.position >= state.end.sequence) {
                     return None;
                 }
                 fetch(d, &mut state)
@@ -468,9 +476,14 @@ impl DiskBuffer {
             };
             let mark = (Mark { sequence: item.sequence, totals: item.before }, item.after, item.stored);
             match item.content {
-                Content::Buffer { buffer, facts } => return Some(Pending { mark, facts, buffer }),
+                Content::Buffer { buffer, facts } if facts.list_remaining == remaining => {
+                    return Some(Pending { mark, facts, buffer });
+                }
                 Content::Sets(sets) => d.sets = sets,
-                _ => return None,
+                _ => {
+                    d.held = Some(item);
+                    return None;
+                }
             }
         }
     }
@@ -530,23 +543,25 @@ impl DiskBuffer {
         }
     }
 
-    /// Moves the cursor past what downstream has.
-    fn acknowledge(&self, session: &Session, passed: &[Passed]) {
-        let overgrown = {
+    /// Moves the cursor past what downstream has. False when it had it already.
+    fn acknowledge(&self, session: &Session, passed: &[Passed]) -> bool {
+        let (overgrown, progress) = {
             let mut state = self.state();
             state.pushing = None;
+            let before = state.cursor.position;
             let cut = passed.iter().fold(false, |cut, item| acknowledge_one(&mut state, item) || cut);
             session.stream.set_cursor(state.cursor);
-            cut
+            (cut, state.cursor.position > before)
         };
         self.item_del.notify_one();
         if overgrown {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Format,
-                ["No keyframe for 30 s or 64 MiB: a resume may start without one. Set the encoder's keyframe interval"]
+                ("No keyframe for 30 s or 64 MiB: a resume may start without one. Set the encoder's keyframe interval")
             );
         }
+        progress
     }
 
     /// Downstream has taken a buffer.
@@ -716,6 +731,9 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
 
 /// The record at the position, from what was read ahead or from memory; else the disk has to be asked.
 fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
+    if let Some(item) = d.held.take() {
+        return Fetched::Memory(item);
+    }
     if let Some(record) = d.chunk.pop_front() {
         d.position = record.sequence + 1;
         return Fetched::ReadAhead(record);
@@ -762,21 +780,14 @@ fn running_time(segment: Option<&gst::FormattedSegment<gst::ClockTime>>, time: O
     i64::try_from(segment?.to_running_time(time?)?.nseconds()).ok()
 }
 
-fn with_group(event: &gst::Event, group: Option<gst::GroupId>) -> gst::Event {
-    let mut event = event.copy();
-    if let (Some(group), Some(event)) = (group, event.get_mut())
-        && let gst::EventViewMut::StreamStart(e) = event.view_mut()
-    {
-        e.set_group_id(group);
-    }
-    event
-}
-
-/// The group of a replayed epoch, the same for its streams.
-fn replayed_group(session: &Session, domain: u64) -> gst::GroupId {
-    static GROUPS: LazyLock<Mutex<HashMap<(PathBuf, u64), gst::GroupId>>> = LazyLock::new(Default::default);
-    let key = (session.stream.store().location().to_owned(), domain);
-    *GROUPS.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(gst::GroupId::next)
+/// The STREAM_START of an earlier run with a group of this process: the same for the streams that were a group then.
+fn replayed_group(session: &Session, domain: u64, event: &gst::Event) -> gst::Event {
+    static GROUPS: LazyLock<Mutex<HashMap<(PathBuf, u64, u32), u32>>> = LazyLock::new(Default::default);
+    let group = event::group_id(event).map(|stored| {
+        let key = (session.stream.store().location().to_owned(), domain, stored);
+        *GROUPS.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(event::next_group_id)
+    });
+    event::with_group_id(event, group)
 }
 
 /// Between 0 and 1; need not be good, only different in each process and element.

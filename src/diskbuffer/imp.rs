@@ -105,7 +105,7 @@ impl DiskBuffer {
         let imp = self.ref_counted();
         let mut delivery = Delivery::default();
         if let Err(err) = self.srcpad.start_task(move || imp.deliver(&mut delivery)) {
-            gst::element_imp_error!(self, gst::CoreError::Thread, ["The streaming task cannot be started: {err}"]);
+            gst::element_imp_error!(self, gst::CoreError::Thread, ("The streaming task cannot be started: {err}"));
         }
     }
 
@@ -114,7 +114,7 @@ impl DiskBuffer {
         let Some(location) = settings.resolved_location() else {
             return Err(gst::error_msg!(
                 gst::ResourceError::Settings,
-                ["No location: set the property \"location\" to a directory for the stored data"]
+                ("No location: set the property \"location\" to a directory for the stored data")
             ));
         };
         let stream = Store::open(&location, &settings.store_options())
@@ -126,7 +126,7 @@ impl DiskBuffer {
                     StoreError::Conflict { .. } => gst::ResourceError::Settings,
                     _ => gst::ResourceError::OpenReadWrite,
                 };
-                gst::error_msg!(domain, ["{err}"])
+                gst::error_msg!(domain, ("{err}"))
             })?;
         let (end, cursor) = (stream.end(), stream.cursor());
         let pending = end.totals.since(cursor.totals);
@@ -162,7 +162,6 @@ impl DiskBuffer {
         state.from_disk = false;
         state.outage = None;
         state.live_eos = None;
-        state.live_group = None;
         state.pushing = None;
         state.dropped_in_flight = None;
         state.gap = false;

@@ -38,6 +38,8 @@ pub struct Ingest {
     last_running_time: Option<i64>,
     /// The running-time domain of this run was written.
     domain_written: bool,
+    /// Parameter sets have changed and the log does not know.
+    sets_unwritten: bool,
     /// Raised at each flush that resets running time.
     flushes: u64,
     /// End of what was kept when dropping at the entrance began, and what was dropped.
@@ -58,14 +60,6 @@ enum Room {
     Drop(Full),
 }
 
-/// A record on its way into the log, and what delivery gets of it.
-struct Entry<'a> {
-    body: Body,
-    payload: &'a [&'a [u8]],
-    advance: u64,
-    content: Content,
-}
-
 impl Ingest {
     pub fn reset(&mut self) {
         *self = Self { flushes: self.flushes, ..Self::default() };
@@ -76,6 +70,16 @@ impl Ingest {
         match segment.to_running_time_full(time?)? {
             gst::Signed::Positive(t) => i64::try_from(t.nseconds()).ok(),
             gst::Signed::Negative(t) => i64::try_from(t.nseconds()).ok().map(|t| -t),
+        }
+    }
+
+    fn facts(&self, buffer: &gst::BufferRef, verdict: Verdict, list_remaining: u32, now: i64) -> Facts {
+        Facts {
+            sync: verdict.sync,
+            leading: verdict.leading,
+            list_remaining,
+            running_time: self.running_time(buffer.dts_or_pts()),
+            captured_at: now,
         }
     }
 
@@ -93,104 +97,109 @@ impl DiskBuffer {
         let session = self.session().ok_or(gst::FlowError::Flushing)?;
         let settings = self.settings();
         let mut ingest = self.ingest();
-        self.take_in(&session, &settings, &mut ingest, buffer, 0)
+        let ingest = &mut *ingest;
+        let now = crate::store::wall_clock();
+        self.receive(ingest, std::iter::once(buffer.as_ref()), now)?;
+        let stored = buffer::with_payload(&buffer, |payload| {
+            let verdict = ingest.detector.inspect(buffer.flags(), payload);
+            let dropping = ingest.dropped.as_ref().map(|dropped| dropped.reason);
+            if let Room::Drop(reason) = self.make_room(&session, &settings, dropping, verdict.sync)? {
+                self.reject(ingest, &buffer, reason, verdict);
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            let dropped = self.say_before(&session, &settings, ingest, verdict.sets_changed, buffer.pts());
+            let facts = ingest.facts(&buffer, verdict, 0, now);
+            let advance = ingest.advance(facts.running_time);
+            let out = self.for_tail(&buffer, dropped)?;
+            let record = NewRecord { body: Body::Buffer(buffer::header(&out, &facts)), payload, advance };
+            self.commit(&session, &settings, &[record], [Content::Buffer { buffer: out, facts }]);
+            Ok(gst::FlowSuccess::Ok)
+        });
+        stored.unwrap_or_else(|err| Err(self.unreadable(&err)))
     }
 
-    /// Boundaries of the list are kept; each buffer of it is stored on its own.
+    /// Boundaries of the list are kept; it is stored, or dropped, as one.
     pub(super) fn sink_chain_list(&self, list: gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
         let session = self.session().ok_or(gst::FlowError::Flushing)?;
         let settings = self.settings();
         let mut ingest = self.ingest();
-        let mut remaining = list.len() as u32;
-        for buffer in list.iter_owned() {
-            self.take_in(&session, &settings, &mut ingest, buffer, remaining)?;
-            remaining -= 1;
+        let ingest = &mut *ingest;
+        let now = crate::store::wall_clock();
+        self.receive(ingest, list.iter(), now)?;
+        let maps = list.iter().map(gst::BufferRef::map_readable).collect::<Result<Vec<_>, _>>();
+        let maps = maps.map_err(|err| self.unreadable(&err))?;
+        let payloads: Vec<[&[u8]; 1]> = maps.iter().map(|map| [map.as_slice()]).collect();
+        let verdicts: Vec<Verdict> =
+            list.iter().zip(&payloads).map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), payload)).collect();
+        let dropping = ingest.dropped.as_ref().map(|dropped| dropped.reason);
+        let first = verdicts.first().copied().unwrap_or_default();
+        if let Room::Drop(reason) = self.make_room(&session, &settings, dropping, first.sync)? {
+            for (buffer, verdict) in list.iter().zip(verdicts) {
+                self.reject(ingest, buffer, reason, verdict);
+            }
+            return Ok(gst::FlowSuccess::Ok);
         }
+        let mut records = Vec::with_capacity(payloads.len());
+        let mut contents = Vec::with_capacity(payloads.len());
+        let sets_changed = verdicts.iter().any(|verdict| verdict.sets_changed);
+        let dropped = self.say_before(&session, &settings, ingest, sets_changed, list.get(0).and_then(|b| b.pts()));
+        let remaining = (1..=list.len() as u32).rev();
+        for (((buffer, payload), verdict), list_remaining) in list.iter_owned().zip(&payloads).zip(verdicts).zip(remaining) {
+            let facts = ingest.facts(&buffer, verdict, list_remaining, now);
+            let advance = ingest.advance(facts.running_time);
+            let buffer = self.for_tail(&buffer, dropped && contents.is_empty())?;
+            let body = Body::Buffer(buffer::header(&buffer, &facts));
+            records.push(NewRecord { body, payload, advance });
+            contents.push(Content::Buffer { buffer, facts });
+        }
+        self.commit(&session, &settings, &records, contents);
         Ok(gst::FlowSuccess::Ok)
     }
 
-    fn take_in(
+    /// Counts what arrives, if anything may.
+    fn receive<'a>(
         &self,
-        session: &Session,
-        settings: &Arc<Settings>,
         ingest: &mut Ingest,
-        buffer: gst::Buffer,
-        list_remaining: u32,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let now = crate::store::wall_clock();
-        let size = buffer.size() as u64;
+        buffers: impl Iterator<Item = &'a gst::BufferRef>,
+        now: i64,
+    ) -> Result<(), gst::FlowError> {
         {
             let mut state = self.state();
             state.flow?;
-            state.counters.received.add(Totals { buffers: 1, bytes: size, time: 0 });
+            buffers.for_each(|buffer| state.counters.received.add(one(buffer)));
             state.counters.last_received_at = now;
         }
         self.report_sometimes(ingest);
-
-        let mapped = buffer::with_payload(&buffer, |payload| {
-            let verdict = ingest.detector.inspect(buffer.flags(), payload);
-            let dropping = ingest.dropped.as_ref().map(|dropped| dropped.reason);
-            match self.make_room(session, settings, dropping, verdict.sync)? {
-                Room::Drop(reason) => {
-                    self.reject(ingest, &buffer, reason, verdict);
-                    Ok(gst::FlowSuccess::Ok)
-                }
-                Room::Store => {
-                    let running_time = ingest.running_time(buffer.dts_or_pts());
-                    let facts = Facts {
-                        sync: verdict.sync,
-                        leading: verdict.leading,
-                        list_remaining,
-                        running_time,
-                        captured_at: now,
-                    };
-                    let advance = ingest.advance(running_time);
-                    self.store_buffer(session, settings, ingest, &buffer, payload, facts, advance, verdict.sets_changed)
-                }
-            }
-        });
-        match mapped {
-            Ok(result) => result,
-            Err(err) => {
-                // Nothing is lost silently: what cannot be read cannot be stored.
-                gst::element_imp_error!(self, gst::ResourceError::Read, ["A buffer's memory cannot be mapped: {err}"]);
-                Err(gst::FlowError::Error)
-            }
-        }
+        Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn store_buffer(
+    /// What cannot be read cannot be stored, and is not lost silently.
+    fn unreadable(&self, err: &gst::glib::BoolError) -> gst::FlowError {
+        gst::element_imp_error!(self, gst::ResourceError::Read, ("A buffer's memory cannot be mapped: {err}"));
+        gst::FlowError::Error
+    }
+
+    /// Stores what has to stand before the next buffer. True when buffers are missing before it.
+    fn say_before(
         &self,
         session: &Session,
         settings: &Settings,
         ingest: &mut Ingest,
-        buffer: &gst::Buffer,
-        payload: &[&[u8]],
-        facts: Facts,
-        advance: u64,
         sets_changed: bool,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        pts: Option<gst::ClockTime>,
+    ) -> bool {
         let dropped = ingest.dropped.take();
-        let out = self.for_tail(buffer, dropped.is_some())?;
-        let header = buffer::header(&out, &facts);
-        let buffer_entry = |content| Entry { body: Body::Buffer(header), payload, advance, content };
-        let content = Content::Buffer { buffer: out, facts };
-        if !sets_changed && dropped.is_none() && ingest.domain_written {
-            self.commit(session, settings, buffer_entry(content));
-            return Ok(gst::FlowSuccess::Ok);
-        }
         if let Some(dropped) = &dropped {
-            self.announce_gap(session, settings, ingest, dropped, buffer.pts());
+            self.announce_gap(session, settings, ingest, dropped, pts);
         }
         self.begin_domain(session, settings, ingest);
-        if sets_changed {
+        ingest.sets_unwritten |= sets_changed;
+        if std::mem::take(&mut ingest.sets_unwritten) {
             let sets = ingest.detector.sets().clone();
             let coded = event::encode_sets(&sets);
             self.commit_coded(session, settings, &coded, Content::Sets(sets));
         }
-        self.commit(session, settings, buffer_entry(content));
-        Ok(gst::FlowSuccess::Ok)
+        dropped.is_some()
     }
 
     /// The buffer as delivery will hold it. A pool must not starve for what waits here.
@@ -199,7 +208,7 @@ impl DiskBuffer {
         let pooled = unsafe { !(*buffer.as_ptr()).pool.is_null() };
         let mut out = if pooled {
             buffer.copy_deep().map_err(|err| {
-                gst::element_imp_error!(self, gst::ResourceError::Failed, ["A buffer cannot be copied: {err}"]);
+                gst::element_imp_error!(self, gst::ResourceError::Failed, ("A buffer cannot be copied: {err}"));
                 gst::FlowError::Error
             })?
         } else {
@@ -211,10 +220,12 @@ impl DiskBuffer {
         Ok(out)
     }
 
-    fn reject(&self, ingest: &mut Ingest, buffer: &gst::Buffer, reason: Full, verdict: Verdict) {
-        let one = Totals { buffers: 1, bytes: buffer.size() as u64, time: 0 };
+    fn reject(&self, ingest: &mut Ingest, buffer: &gst::BufferRef, reason: Full, verdict: Verdict) {
+        let one = one(buffer);
         let dropped = ingest.dropped.get_or_insert(Dropped { from: buffer.pts(), totals: Totals::default(), reason });
         dropped.totals = dropped.totals.plus(one);
+        // What it carried is in force for what follows.
+        ingest.sets_unwritten |= verdict.sets_changed;
         self.state().counters.rejected.add(one);
         gst::trace!(CAT, imp = self, "Not stored, {}: {buffer:?} {verdict:?}", reason.reason());
     }
@@ -257,32 +268,38 @@ impl DiskBuffer {
             Place::Once => Body::Event,
             Place::State { slot, clears } => Body::State { slot: slot.clone(), clears: clears.clone() },
         };
-        self.commit(session, settings, Entry { body, payload: &[&coded.bytes], advance: 0, content })
+        let record = NewRecord { body, payload: &[&coded.bytes], advance: 0 };
+        self.commit(session, settings, &[record], [content]);
     }
 
-    /// Stores an entry and hands it to delivery. When the disk refuses it goes by memory only.
-    fn commit(&self, session: &Session, settings: &Settings, entry: Entry<'_>) {
-        let Entry { body, payload, advance, content } = entry;
-        let appended = session.stream.append(&[NewRecord { body, payload, advance }]);
+    /// Stores records as one and hands them to delivery. When the disk refuses they go by memory only.
+    fn commit(
+        &self,
+        session: &Session,
+        settings: &Settings,
+        records: &[NewRecord<'_>],
+        contents: impl IntoIterator<Item = Content>,
+    ) {
+        let appended = session.stream.append(records);
         let change = {
             let mut state = self.state();
-            if matches!(&content, Content::Buffer { facts, .. } if facts.sync != Sync::None) {
-                state.counters.sync_points += 1;
-            }
-            let before = state.end.totals;
-            let (sequence, end, error) = match appended {
-                Ok(appended) => (appended.first, appended.end, None),
-                Err(error) => {
-                    let sequence = session.stream.skip(1);
-                    (sequence, Mark { sequence: sequence + 1, totals: before }, Some(error))
-                }
+            let (mut sequence, error) = match appended {
+                Ok(appended) => (appended.first, None),
+                Err(error) => (session.stream.skip(records.len() as u64), Some(error)),
             };
-            if matches!(&content, Content::Event(event) if event.type_() == gst::EventType::Eos) {
-                state.live_eos = Some(sequence);
-            }
             let stored = error.is_none();
-            state.end = end;
-            state.tail.push(Item { sequence, before, after: end.totals, stored, content });
+            for (record, content) in records.iter().zip(contents) {
+                match &content {
+                    Content::Buffer { facts, .. } if facts.sync != Sync::None => state.counters.sync_points += 1,
+                    Content::Event(event) if event.type_() == gst::EventType::Eos => state.live_eos = Some(sequence),
+                    _ => {}
+                }
+                let before = state.end.totals;
+                let after = if stored { before.plus(record.contribution()) } else { before };
+                state.tail.push(Item { sequence, before, after, stored, content });
+                sequence += 1;
+                state.end = Mark { sequence, totals: after };
+            }
             state.tail.shrink(settings.max_memory_bytes);
             Self::note_fault(&mut state, error)
         };
@@ -314,7 +331,7 @@ impl DiskBuffer {
                 gst::element_imp_warning!(
                     self,
                     gst::ResourceError::Write,
-                    ["Storing failed, buffers pass from memory only until the disk takes them again: {reason}"]
+                    ("Storing failed, buffers pass from memory only until the disk takes them again: {reason}")
                 );
                 self.tell("diskbuffer-storage", |b| b.field("state", "fault").field("reason", reason.as_str()));
             }
@@ -392,7 +409,7 @@ impl DiskBuffer {
             Ok(Some((sequence, entry))) => (Mark { sequence, totals: entry.totals }, true),
             Ok(None) => (end, false),
             Err(err) => {
-                gst::element_imp_error!(self, gst::ResourceError::Read, ["The backlog cannot be read: {err}"]);
+                gst::element_imp_error!(self, gst::ResourceError::Read, ("The backlog cannot be read: {err}"));
                 return Err(gst::FlowError::Error);
             }
         };
@@ -485,17 +502,13 @@ impl DiskBuffer {
         let settings = self.settings();
         let mut ingest = self.ingest();
         match event.view() {
-            gst::EventView::StreamStart(e) => {
-                let mut state = self.state();
-                state.live_eos = None;
-                state.live_group = e.group_id();
-            }
+            gst::EventView::StreamStart(_) => self.state().live_eos = None,
             gst::EventView::Caps(e) => {
                 if let Some(features) = super::queries::foreign_memory(e.caps()) {
                     gst::element_imp_error!(
                         self,
                         gst::CoreError::Negotiation,
-                        ["Only system memory can be stored, not {features}: put the element after the encoder"]
+                        ("Only system memory can be stored, not {features}: put the element after the encoder")
                     );
                     return false;
                 }
@@ -522,4 +535,9 @@ impl DiskBuffer {
             self.report();
         }
     }
+}
+
+/// What a buffer adds to the sums, but for time.
+fn one(buffer: &gst::BufferRef) -> Totals {
+    Totals { buffers: 1, bytes: buffer.size() as u64, time: 0 }
 }

@@ -47,7 +47,9 @@ impl DiskBuffer {
             }
             gst::QueryViewMut::AcceptCaps(q) => {
                 let caps = q.caps_owned();
-                let accepted = foreign_memory(&caps).is_none() && self.srcpad.peer_query_accept_caps(&caps);
+                // Foreign memory is not in the answer to a caps query. When its caps come all the same they have to get as far
+                // as the refusal that says what to do.
+                let accepted = foreign_memory(&caps).is_some() || self.srcpad.peer_query_accept_caps(&caps);
                 q.set_result(accepted);
                 true
             }

@@ -83,7 +83,6 @@ pub struct State {
     pub began: Sequence,
     /// The end of stream that nothing has followed yet.
     pub live_eos: Option<Sequence>,
-    pub live_group: Option<gst::GroupId>,
     /// A push is under way since then.
     pub pushing: Option<Instant>,
     /// Downstream has accepted a buffer in this run.
@@ -113,7 +112,6 @@ impl Default for State {
             generation: 0,
             began: 0,
             live_eos: None,
-            live_group: None,
             pushing: None,
             delivered: false,
             from_disk: false,

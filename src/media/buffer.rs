@@ -22,7 +22,7 @@ pub fn header(buffer: &gst::BufferRef, facts: &Facts) -> BufferHeader {
         duration: buffer.duration().map(gst::ClockTime::nseconds),
         offset: none_is_max(buffer.offset()),
         offset_end: none_is_max(buffer.offset_end()),
-        flags: stored_flags(buffer.flags()).bits(),
+        flags: raw_flags(buffer) & STORED_FLAGS,
         sync: facts.sync,
         leading: facts.leading,
         list_remaining: facts.list_remaining,
@@ -32,9 +32,14 @@ pub fn header(buffer: &gst::BufferRef, facts: &Facts) -> BufferHeader {
     }
 }
 
-/// Tag memory tells a pool that memory was exchanged: it says nothing about the data.
-fn stored_flags(flags: gst::BufferFlags) -> gst::BufferFlags {
-    flags - gst::BufferFlags::TAG_MEMORY
+/// A buffer's own flags and above them those of media libraries, such as the fields of interlaced video. Not those of every
+/// miniobject. Tag memory tells a pool that memory was exchanged: it says nothing about the data.
+const STORED_FLAGS: u32 = !(gst::ffi::GST_MINI_OBJECT_FLAG_LAST - 1) & !gst::ffi::GST_BUFFER_FLAG_TAG_MEMORY;
+
+/// The bindings know a buffer's own flags only.
+fn raw_flags(buffer: &gst::BufferRef) -> u32 {
+    // SAFETY: the field of a valid buffer, read while it is borrowed.
+    unsafe { (*buffer.as_ptr()).mini_object.flags }
 }
 
 /// The buffer that a record describes. The payload is not copied.
@@ -47,8 +52,9 @@ pub fn restore(header: &BufferHeader, payload: Payload) -> gst::Buffer {
     buffer_ref.set_duration(time(header.duration));
     buffer_ref.set_offset(header.offset.unwrap_or(gst::ffi::GST_BUFFER_OFFSET_NONE));
     buffer_ref.set_offset_end(header.offset_end.unwrap_or(gst::ffi::GST_BUFFER_OFFSET_NONE));
-    buffer_ref.unset_flags(gst::BufferFlags::all());
-    buffer_ref.set_flags(stored_flags(gst::BufferFlags::from_bits_truncate(header.flags)));
+    let kept = raw_flags(buffer_ref) & !STORED_FLAGS & !gst::ffi::GST_BUFFER_FLAG_TAG_MEMORY;
+    // SAFETY: the field of a valid buffer that is borrowed alone.
+    unsafe { (*buffer_ref.as_mut_ptr()).mini_object.flags = kept | header.flags & STORED_FLAGS };
     buffer
 }
 
@@ -120,7 +126,8 @@ mod tests {
         assert_eq!(back.map_readable().unwrap().as_slice(), [1, 2, 3, 4, 5]);
         assert_eq!((back.pts(), back.dts(), back.duration()), (buffer.pts(), buffer.dts(), buffer.duration()));
         assert_eq!((back.offset(), back.offset_end()), (3, 4));
-        assert_eq!(back.flags(), stored_flags(buffer.flags()));
+        assert_eq!(raw_flags(&back) & STORED_FLAGS, raw_flags(&buffer) & STORED_FLAGS);
+        assert_eq!(back.flags(), buffer.flags() - gst::BufferFlags::TAG_MEMORY);
     }
 
     #[test]

@@ -31,7 +31,7 @@ const SETS_RANK: u32 = u32::MAX;
 
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 enum Stored {
-    StreamStart { id: String, flags: u32, has_group: bool, stream: Option<StoredStream> },
+    StreamStart { id: String, flags: u32, group: Option<u32>, stream: Option<StoredStream> },
     Caps(String),
     Segment(StoredSegment),
     Tag { tags: String, global: bool },
@@ -152,7 +152,7 @@ fn to_stored(event: &gst::EventRef) -> Stored {
         gst::EventView::StreamStart(e) => Stored::StreamStart {
             id: e.stream_id().to_owned(),
             flags: e.stream_flags().bits(),
-            has_group: e.group_id().is_some(),
+            group: group_id(event),
             stream: e.stream().map(|stream| StoredStream {
                 id: stream.stream_id().map(|id| id.to_string()),
                 caps: stream.caps().map(|caps| caps.to_string()),
@@ -205,13 +205,9 @@ fn to_stored(event: &gst::EventRef) -> Stored {
 
 fn from_stored(stored: Stored) -> Option<gst::Event> {
     Some(match stored {
-        Stored::StreamStart { id, flags, has_group, stream } => {
+        Stored::StreamStart { id, flags, group, stream } => {
             let mut builder =
                 gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::from_bits_truncate(flags));
-            // The number means something only in the process that gave it.
-            if has_group {
-                builder = builder.group_id(gst::GroupId::next());
-            }
             if let Some(stream) = stream {
                 let restored = gst::Stream::new(
                     stream.id.as_deref(),
@@ -225,7 +221,7 @@ fn from_stored(stored: Stored) -> Option<gst::Event> {
                 }
                 builder = builder.stream(restored);
             }
-            builder.build()
+            with_group_id(&builder.build(), group)
         }
         Stored::Caps(caps) => gst::event::Caps::new(&gst::Caps::from_str(&caps).ok()?),
         Stored::Segment(segment) => segment.event()?,
@@ -325,6 +321,35 @@ impl StoredSegment {
     }
 }
 
+/// The number of the group that a STREAM_START names.
+pub fn group_id(event: &gst::EventRef) -> Option<u32> {
+    if event.type_() != gst::EventType::StreamStart {
+        return None;
+    }
+    let mut group = 0;
+    // SAFETY: a valid STREAM_START, which is only read, and a place for the number.
+    let found = unsafe { gst::ffi::gst_event_parse_group_id(event.as_mut_ptr(), &mut group) };
+    (found != gst::glib::ffi::GFALSE).then_some(group)
+}
+
+/// The same STREAM_START of another group. Stored numbers mean something only in the process that gave them.
+pub fn with_group_id(event: &gst::Event, group: Option<u32>) -> gst::Event {
+    let mut event = event.copy();
+    if let (Some(group), Some(event)) = (group, event.get_mut())
+        && event.type_() == gst::EventType::StreamStart
+    {
+        // SAFETY: a valid STREAM_START that nobody else holds.
+        unsafe { gst::ffi::gst_event_set_group_id(event.as_mut_ptr(), group) };
+    }
+    event
+}
+
+/// A group that is not used yet.
+pub fn next_group_id() -> u32 {
+    // SAFETY: has no preconditions.
+    unsafe { gst::ffi::gst_util_group_id_next() }
+}
+
 /// The same SEGMENT, with its running time later by `offset` ns.
 pub fn later(event: &gst::Event, offset: u64) -> gst::Event {
     if let gst::EventView::Segment(e) = event.view()
@@ -392,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_start_gets_a_group_of_this_process() {
+    fn a_stream_start_keeps_its_group_until_it_gets_another() {
         gst::init().unwrap();
         let event = gst::event::StreamStart::builder("cam/1")
             .flags(gst::StreamFlags::SPARSE)
@@ -402,7 +427,9 @@ mod tests {
         match (back.view(), event.view()) {
             (gst::EventView::StreamStart(a), gst::EventView::StreamStart(b)) => {
                 assert_eq!((a.stream_id(), a.stream_flags()), ("cam/1", gst::StreamFlags::SPARSE));
-                assert!(a.group_id().is_some() && a.group_id() != b.group_id());
+                assert!(a.group_id().is_some() && a.group_id() == b.group_id());
+                let other = with_group_id(&back, Some(next_group_id()));
+                assert!(group_id(&other).is_some() && group_id(&other) != group_id(&back));
             }
             _ => panic!(),
         }

@@ -42,6 +42,13 @@ pub struct NewRecord<'a> {
     pub advance: u64,
 }
 
+impl NewRecord<'_> {
+    /// What it adds to the sums.
+    pub fn contribution(&self) -> Totals {
+        record::contribution(&self.body, payload_len(self.payload), self.advance)
+    }
+}
+
 /// What an append did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
@@ -257,7 +264,7 @@ impl Stream {
         let index = self.index_entries(&mut writer, records);
         for record in records {
             end.sequence += 1;
-            end.totals = end.totals.plus(contribution(record));
+            end.totals = end.totals.plus(record.contribution());
             if let Body::State { slot, clears } = &record.body {
                 record::apply(&mut writer.state, slot, clears, &record.payload.concat());
             }
@@ -304,7 +311,7 @@ impl Stream {
                 None => log.db.put_opt(key, bytes, &log.write).map_err(|err| log.failed(err))?,
             }
             at.sequence += 1;
-            at.totals = at.totals.plus(contribution(record));
+            at.totals = at.totals.plus(record.contribution());
         }
         if let Some(mut batch) = batch {
             for (sequence, entry) in index {
@@ -340,7 +347,7 @@ impl Stream {
                 }
             }
             at.sequence += 1;
-            at.totals = at.totals.plus(contribution(record));
+            at.totals = at.totals.plus(record.contribution());
         }
         entries
     }
@@ -481,8 +488,4 @@ impl Stream {
 
 fn payload_len(payload: &[&[u8]]) -> usize {
     payload.iter().map(|part| part.len()).sum()
-}
-
-fn contribution(record: &NewRecord<'_>) -> Totals {
-    record::contribution(&record.body, payload_len(record.payload), record.advance)
 }

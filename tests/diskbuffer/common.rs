@@ -146,7 +146,11 @@ impl Sink {
     /// A pad that takes everything.
     pub fn pad(&self) -> gst::Pad {
         let (chain, list, event) = (self.clone(), self.clone(), self.clone());
-        let pad = gst::Pad::builder(gst::PadDirection::Sink)
+        // Without a template a pad takes no caps but its first.
+        let any = gst::Caps::new_any();
+        let template =
+            gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &any).unwrap();
+        let pad = gst::Pad::builder_from_template(&template)
             .chain_function(move |_, _, buffer| {
                 let ok = chain.pass()?;
                 chain.take(&buffer);

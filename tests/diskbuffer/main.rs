@@ -1,8 +1,10 @@
 //! `diskbuffer` through pipelines and harnesses, by behaviour.
 
 mod common;
+mod errors;
 mod limits;
 mod outage;
+mod places;
 mod restart;
 mod alone;
 mod fidelity;

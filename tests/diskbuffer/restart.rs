@@ -294,3 +294,25 @@ fn an_element_can_be_stopped_and_started_again() {
     let numbers: Vec<_> = sink.buffers().iter().map(number).collect();
     assert_eq!(numbers, [0..40, 0..40, 0..40].into_iter().flatten().collect::<Vec<u64>>());
 }
+
+/// A list is stored as one record batch: it is there whole or not at all.
+#[test]
+fn a_list_is_dropped_whole() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    sink.hold_after(0);
+    let rig = Rig::with_sink(temp.path(), &[("max-size-buffers", "4"), ("leaky", "upstream")], sink);
+    rig.start_stream("first", &h264_caps());
+    for first in [0, 4] {
+        let list: gst::BufferList = (first..first + 4).map(|i| frame(i, GOP, 100)).collect();
+        rig.source.push_list(list).unwrap();
+    }
+    assert_eq!((rig.stat("stored"), rig.stat("rejected")), (4, 4));
+    rig.stop();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("second", &h264_caps());
+    rig.push(frame(0, GOP, 100));
+    rig.sink.wait_buffers(5);
+    let starts = rig.sink.events().iter().filter(|(_, e)| e.type_() == gst::EventType::StreamStart).count();
+    assert_eq!((rig.sink.buffers().iter().map(number).collect::<Vec<_>>(), starts), (vec![0, 1, 2, 3, 0], 2));
+}

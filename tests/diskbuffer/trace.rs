@@ -65,7 +65,10 @@ impl std::fmt::Debug for Passing {
         match self {
             Passing::Buffer(seen, media) => {
                 let Seen { pts, dts, duration, offsets, flags, data } = seen;
-                write!(f, "buffer pts {pts:?} dts {dts:?} duration {duration:?} offsets {offsets:?} {flags:?} {media:x?}")?;
+                write!(
+                    f,
+                    "buffer pts {pts:?} dts {dts:?} duration {duration:?} offsets {offsets:?} {flags:?} {media:x?}"
+                )?;
                 write!(f, " {} bytes, crc {:08x}", data.len(), crc32c::crc32c(data))
             }
             Passing::List(sizes) => write!(f, "list of {sizes:?}"),
@@ -138,8 +141,8 @@ impl Barrier {
         let inner = barrier.clone();
         pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, _| {
             let open = inner.0.0.lock().unwrap();
-            let (_, late) = inner.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
-            assert!(!late.timed_out(), "the barrier stays closed");
+            let (open, _) = inner.0.1.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
+            assert!(*open, "the barrier stays closed");
             gst::PadProbeReturn::Ok
         });
         barrier
