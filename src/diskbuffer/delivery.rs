@@ -5,23 +5,19 @@
 //! when the push has returned OK. No lock is held across a push.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session};
-use super::settings::TimestampMode;
+use super::output::running_time;
 use super::state::{Outage, State};
 use super::tail::{Content, Item};
 use crate::media::buffer::{self, Facts};
 use crate::media::event::{self, Decoded};
-use crate::media::keyframe;
 use crate::media::nal::ParameterSets;
-use crate::store::domains::same_run;
 use crate::store::{Body, Mark, Record, Sequence, Slot, Sync, Totals};
 
 /// Pause after the first refusal; doubled up to the longest.
@@ -36,33 +32,33 @@ const DRAIN_REPORT: Duration = Duration::from_secs(1);
 /// What the task knows; it alone touches it.
 #[derive(Default)]
 pub struct Delivery {
-    generation: u64,
-    position: Sequence,
+    pub(super) generation: u64,
+    pub(super) position: Sequence,
     /// Taken and not delivered yet: it comes first.
-    held: Option<Item>,
+    pub(super) held: Option<Item>,
     /// Read ahead.
-    chunk: VecDeque<Record>,
-    sticky: BTreeMap<Slot, Sticky>,
-    domain: Option<u64>,
+    pub(super) chunk: VecDeque<Record>,
+    pub(super) sticky: BTreeMap<Slot, Sticky>,
+    pub(super) domain: Option<u64>,
     /// Of the domain; `None` until something of it shows where it begins.
-    offset: Option<u64>,
+    pub(super) offset: Option<u64>,
     /// Of the domains that were sent: a repeat keeps its place in time.
-    offsets: HashMap<u64, u64>,
-    sets: ParameterSets,
-    caps: Option<gst::Caps>,
-    segment: Option<gst::FormattedSegment<gst::ClockTime>>,
-    start: Start,
+    pub(super) offsets: HashMap<u64, u64>,
+    pub(super) sets: ParameterSets,
+    pub(super) caps: Option<gst::Caps>,
+    pub(super) segment: Option<gst::FormattedSegment<gst::ClockTime>>,
+    pub(super) start: Start,
     /// Leading pictures before this PTS are left out.
-    skip_before: Option<gst::ClockTime>,
-    retry: Option<Retry>,
-    attempts: u32,
+    pub(super) skip_before: Option<gst::ClockTime>,
+    pub(super) retry: Option<Retry>,
+    pub(super) attempts: u32,
     /// Latest running time sent, in ns.
-    sent: Option<u64>,
+    pub(super) sent: Option<u64>,
     /// Where the last buffer ends, as a timestamp.
-    last_end: Option<gst::ClockTime>,
-    gap: bool,
-    idle: bool,
-    draining: Option<Draining>,
+    pub(super) last_end: Option<gst::ClockTime>,
+    pub(super) gap: bool,
+    pub(super) idle: bool,
+    pub(super) draining: Option<Draining>,
 }
 
 impl Delivery {
@@ -72,14 +68,14 @@ impl Delivery {
     }
 }
 
-struct Sticky {
-    event: gst::Event,
-    sent: bool,
+pub(super) struct Sticky {
+    pub event: gst::Event,
+    pub sent: bool,
 }
 
 /// How output begins.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum Start {
+pub(super) enum Start {
     /// It goes on.
     #[default]
     Continuing,
@@ -100,7 +96,9 @@ struct Draining {
 enum Step {
     Stop,
     /// Begin at the cursor; after a refusal downstream is flushed first.
-    Begin { flush: bool },
+    Begin {
+        flush: bool,
+    },
     Deliver(Fetched),
     /// Everything was delivered.
     Empty,
@@ -113,7 +111,9 @@ enum Fetched {
     Memory(Item),
     ReadAhead(Record),
     /// On the disk, up to what memory holds.
-    Disk { until: Option<Sequence> },
+    Disk {
+        until: Option<Sequence>,
+    },
 }
 
 impl DiskBuffer {
@@ -278,76 +278,6 @@ impl DiskBuffer {
         }
     }
 
-    fn enter_domain(&self, d: &mut Delivery, session: &Session, domain: u64) {
-        if d.domain == Some(domain) {
-            return;
-        }
-        d.sticky.clear();
-        d.domain = Some(domain);
-        d.offset = match self.settings().timestamp_mode {
-            TimestampMode::Original => Some(0),
-            TimestampMode::Continuous => {
-                d.offsets.get(&domain).copied().or_else(|| session.stream.store().domains().offset(domain))
-            }
-        };
-    }
-
-    /// Puts a sticky event in force; it is sent with [`Self::send_sticky`].
-    fn remember(&self, d: &mut Delivery, event: gst::Event) {
-        let Some(slot) = event::slot(&event) else { return };
-        if let crate::store::Clears::Ranks(ranks) = event::clears(&event) {
-            d.sticky.retain(|slot, _| !ranks.contains(&slot.rank));
-            if event.type_() == gst::EventType::Caps {
-                d.sets = ParameterSets::default();
-            }
-        }
-        match event.view() {
-            gst::EventView::Caps(e) => d.caps = Some(e.caps_owned()),
-            gst::EventView::Segment(e) => d.segment = e.segment().downcast_ref::<gst::ClockTime>().cloned(),
-            _ => {}
-        }
-        d.sticky.insert(slot, Sticky { event, sent: false });
-    }
-
-    /// Sends the sticky events that are new, in their order. `first` is the running time of what follows.
-    fn send_sticky(&self, d: &mut Delivery, session: &Session, first: Option<i64>) {
-        let offset = match (d.offset, d.domain) {
-            (Some(offset), _) => offset,
-            (None, Some(domain)) => {
-                let first = u64::try_from(first.unwrap_or(0)).unwrap_or(0);
-                let domains = session.stream.store().domains();
-                let mut offset = domains.settle(domain, first);
-                // Another stream may have begun the epoch before this one had come that far.
-                if let Some(sent) = d.sent {
-                    offset = offset.max(sent.saturating_sub(first));
-                }
-                d.offset = Some(offset);
-                d.offsets.insert(domain, offset);
-                offset
-            }
-            (None, None) => 0,
-        };
-        if d.sticky.values().all(|sticky| sticky.sent) {
-            return;
-        }
-        self.offset.store(offset, Ordering::Relaxed);
-        let live = self.domain.load(Ordering::Relaxed);
-        let domain = d.domain;
-        for sticky in d.sticky.values_mut().filter(|sticky| !sticky.sent) {
-            sticky.sent = true;
-            let event = match sticky.event.type_() {
-                gst::EventType::Segment => event::later(&sticky.event, offset),
-                gst::EventType::StreamStart => match domain {
-                    Some(domain) if !same_run(domain, live) => replayed_group(session, domain, &sticky.event),
-                    _ => sticky.event.clone(),
-                },
-                _ => sticky.event.clone(),
-            };
-            gst::debug!(CAT, imp = self, "Sending {event:?}");
-            self.srcpad.push_event(event);
-        }
-    }
-
     fn deliver_item(&self, d: &mut Delivery, session: &Session, item: Item) {
         let mark = (Mark { sequence: item.sequence, totals: item.before }, item.after, item.stored);
         match item.content {
@@ -371,7 +301,13 @@ impl DiskBuffer {
         self.acknowledge(session, &[Passed { mark, facts: None, pts: None }]);
     }
 
-    fn deliver_event(&self, d: &mut Delivery, session: &Session, at: Sequence, event: gst::Event) -> Result<(), gst::FlowError> {
+    fn deliver_event(
+        &self,
+        d: &mut Delivery,
+        session: &Session,
+        at: Sequence,
+        event: gst::Event,
+    ) -> Result<(), gst::FlowError> {
         if event.is_sticky() && event.type_() != gst::EventType::Eos {
             self.remember(d, event);
             // As soon as its place in time is known: sinks preroll on it.
@@ -485,61 +421,6 @@ impl DiskBuffer {
                     return None;
                 }
             }
-        }
-    }
-
-    /// What goes out for a buffer: usually itself. `None` for leading pictures that cannot be decoded.
-    fn prepare(&self, d: &mut Delivery, session: &Session, item: Pending) -> Option<gst::Buffer> {
-        let Pending { mut buffer, facts, .. } = item;
-        self.send_sticky(d, session, facts.running_time);
-        if let Some(before) = d.skip_before {
-            if facts.leading || buffer.pts().is_some_and(|pts| pts < before) {
-                gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
-                return None;
-            }
-            d.skip_before = None;
-        }
-        if d.start == Start::Discont {
-            d.start = Start::Continuing;
-            self.send_gap(d, &buffer);
-            if facts.sync == Sync::Open {
-                d.skip_before = buffer.pts();
-            }
-            let complete = d.caps.as_ref().and_then(|caps| keyframe::with_sets(caps, &d.sets, &buffer));
-            if facts.sync != Sync::None
-                && let Some(complete) = complete
-            {
-                buffer = complete;
-            }
-            buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
-        }
-        let end = buffer.pts().or(buffer.dts()).map(|t| t + buffer.duration().unwrap_or_default());
-        if let Some(end) = end {
-            d.last_end = d.last_end.max(Some(end)).filter(|_| d.segment.is_some());
-            self.note_sent(d, session, end);
-        }
-        Some(buffer)
-    }
-
-    /// Dropped data shows downstream as a gap up to where it goes on.
-    fn send_gap(&self, d: &mut Delivery, next: &gst::BufferRef) {
-        if std::mem::take(&mut d.gap)
-            && d.segment.is_some()
-            && let (Some(from), Some(to)) = (d.last_end, next.pts())
-            && to > from
-        {
-            self.srcpad.push_event(gst::event::Gap::builder(from).duration(to - from).build());
-        }
-    }
-
-    fn note_sent(&self, d: &mut Delivery, session: &Session, end: gst::ClockTime) {
-        let Some(segment) = &d.segment else { return };
-        *self.position() = segment.to_stream_time(end);
-        if let Some(time) = segment.to_running_time(end) {
-            let until = time.nseconds() + d.offset.unwrap_or(0);
-            // Before it is accepted: a repeat keeps its place in time anyway.
-            d.sent = d.sent.max(Some(until));
-            session.stream.store().domains().sent(until);
         }
     }
 
@@ -668,10 +549,10 @@ impl DiskBuffer {
 /// A record and what is known when it has passed.
 type Place = (Mark, Totals, bool);
 
-struct Pending {
+pub(super) struct Pending {
     mark: Place,
-    facts: Facts,
-    buffer: gst::Buffer,
+    pub facts: Facts,
+    pub buffer: gst::Buffer,
 }
 
 impl Pending {
@@ -774,20 +655,6 @@ fn from_record(record: Record) -> Item {
         Body::Snapshot(_) => Content::Nothing,
     };
     Item { sequence, before, after, stored: true, content }
-}
-
-fn running_time(segment: Option<&gst::FormattedSegment<gst::ClockTime>>, time: Option<gst::ClockTime>) -> Option<i64> {
-    i64::try_from(segment?.to_running_time(time?)?.nseconds()).ok()
-}
-
-/// The STREAM_START of an earlier run with a group of this process: the same for the streams that were a group then.
-fn replayed_group(session: &Session, domain: u64, event: &gst::Event) -> gst::Event {
-    static GROUPS: LazyLock<Mutex<HashMap<(PathBuf, u64, u32), u32>>> = LazyLock::new(Default::default);
-    let group = event::group_id(event).map(|stored| {
-        let key = (session.stream.store().location().to_owned(), domain, stored);
-        *GROUPS.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(event::next_group_id)
-    });
-    event::with_group_id(event, group)
 }
 
 /// Between 0 and 1; need not be good, only different in each process and element.

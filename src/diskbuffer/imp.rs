@@ -231,9 +231,8 @@ impl ObjectSubclass for DiskBuffer {
     type ParentType = gst::Element;
 
     fn with_class(class: &Self::Class) -> Self {
-        let template = |name: &str| {
-            class.pad_template(name).unwrap_or_else(|| unreachable!("the class has this pad template"))
-        };
+        let template =
+            |name: &str| class.pad_template(name).unwrap_or_else(|| unreachable!("the class has this pad template"));
         let sinkpad = gst::Pad::builder_from_template(&template("sink"))
             .activatemode_function(|pad, parent, mode, active| {
                 Self::catch_panic_pad_function(
@@ -243,18 +242,10 @@ impl ObjectSubclass for DiskBuffer {
                 )
             })
             .chain_function(|_, parent, buffer| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |imp| imp.sink_chain(buffer),
-                )
+                Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.sink_chain(buffer))
             })
             .chain_list_function(|_, parent, list| {
-                Self::catch_panic_pad_function(
-                    parent,
-                    || Err(gst::FlowError::Error),
-                    |imp| imp.sink_chain_list(list),
-                )
+                Self::catch_panic_pad_function(parent, || Err(gst::FlowError::Error), |imp| imp.sink_chain_list(list))
             })
             .event_function(|pad, parent, event| {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, event))

@@ -38,6 +38,8 @@ pub struct Ingest {
     last_running_time: Option<i64>,
     /// The running-time domain of this run was written.
     domain_written: bool,
+    /// What is in force in this run stays when the next domain begins, but for the segment: pads keep it over a flush.
+    flushed: bool,
     /// Parameter sets have changed and the log does not know.
     sets_unwritten: bool,
     /// Raised at each flush that resets running time.
@@ -63,6 +65,13 @@ enum Room {
 impl Ingest {
     pub fn reset(&mut self) {
         *self = Self { flushes: self.flushes, ..Self::default() };
+    }
+
+    /// Upstream will send a new segment and nothing else again.
+    fn flush(&mut self) {
+        let (caps, detector) = (self.caps.take(), std::mem::take(&mut self.detector));
+        let flushed = self.flushed || self.domain_written;
+        *self = Self { caps, detector, flushed, flushes: self.flushes, ..Self::default() };
     }
 
     fn running_time(&self, time: Option<gst::ClockTime>) -> Option<i64> {
@@ -129,8 +138,11 @@ impl DiskBuffer {
         let maps = list.iter().map(gst::BufferRef::map_readable).collect::<Result<Vec<_>, _>>();
         let maps = maps.map_err(|err| self.unreadable(&err))?;
         let payloads: Vec<[&[u8]; 1]> = maps.iter().map(|map| [map.as_slice()]).collect();
-        let verdicts: Vec<Verdict> =
-            list.iter().zip(&payloads).map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), payload)).collect();
+        let verdicts: Vec<Verdict> = list
+            .iter()
+            .zip(&payloads)
+            .map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), payload))
+            .collect();
         let dropping = ingest.dropped.as_ref().map(|dropped| dropped.reason);
         let first = verdicts.first().copied().unwrap_or_default();
         if let Room::Drop(reason) = self.make_room(&session, &settings, dropping, first.sync)? {
@@ -144,7 +156,9 @@ impl DiskBuffer {
         let sets_changed = verdicts.iter().any(|verdict| verdict.sets_changed);
         let dropped = self.say_before(&session, &settings, ingest, sets_changed, list.get(0).and_then(|b| b.pts()));
         let remaining = (1..=list.len() as u32).rev();
-        for (((buffer, payload), verdict), list_remaining) in list.iter_owned().zip(&payloads).zip(verdicts).zip(remaining) {
+        for (((buffer, payload), verdict), list_remaining) in
+            list.iter_owned().zip(&payloads).zip(verdicts).zip(remaining)
+        {
             let facts = ingest.facts(&buffer, verdict, list_remaining, now);
             let advance = ingest.advance(facts.running_time);
             let buffer = self.for_tail(&buffer, dropped && contents.is_empty())?;
@@ -258,7 +272,7 @@ impl DiskBuffer {
     fn begin_domain(&self, session: &Session, settings: &Settings, ingest: &mut Ingest) {
         if !std::mem::replace(&mut ingest.domain_written, true) {
             let domain = flushed(self.domain.load(Ordering::Relaxed), ingest.flushes);
-            let coded = event::encode_domain(domain);
+            let coded = event::encode_domain(domain, ingest.flushed);
             self.commit_coded(session, settings, &coded, Content::Domain(domain));
         }
     }
@@ -383,7 +397,8 @@ impl DiskBuffer {
                     state.flow?;
                     if state.full(&settings, store.is_low()).is_some() {
                         // Nobody tells when other users of the disk make room.
-                        let (guard, _) = self.item_del.wait_timeout(state, DISK_POLL).unwrap_or_else(PoisonError::into_inner);
+                        let (guard, _) =
+                            self.item_del.wait_timeout(state, DISK_POLL).unwrap_or_else(PoisonError::into_inner);
                         drop(guard);
                         if reason == Full::Disk {
                             store.refresh_space();
@@ -402,9 +417,8 @@ impl DiskBuffer {
             (state.cursor, state.end)
         };
         // For the disk's sake one step at a time: it says by itself when it has enough.
-        let next = session.stream.next_sync(cursor.position, |entry| {
-            State::fits_from(settings, end.totals, entry.totals)
-        });
+        let next =
+            session.stream.next_sync(cursor.position, |entry| State::fits_from(settings, end.totals, entry.totals));
         let (to, kept) = match next {
             Ok(Some((sequence, entry))) => (Mark { sequence, totals: entry.totals }, true),
             Ok(None) => (end, false),
@@ -464,7 +478,7 @@ impl DiskBuffer {
         let mode = self.settings().flush_mode;
         {
             let mut ingest = self.ingest();
-            ingest.reset();
+            ingest.flush();
             if reset_time {
                 ingest.flushes += 1;
                 session.stream.store().domains().reset();

@@ -53,6 +53,7 @@ use gst::prelude::*;
 mod delivery;
 mod imp;
 mod ingest;
+mod output;
 mod queries;
 mod resume;
 mod settings;

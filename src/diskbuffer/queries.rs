@@ -25,9 +25,8 @@ fn storable(caps: gst::Caps) -> gst::Caps {
     {
         let out = out.make_mut();
         for (structure, features) in caps.iter_with_features() {
-            let one = gst::Caps::builder_full()
-                .structure_with_features(structure.to_owned(), features.to_owned())
-                .build();
+            let one =
+                gst::Caps::builder_full().structure_with_features(structure.to_owned(), features.to_owned()).build();
             if foreign_memory(&one).is_none() {
                 out.append(one);
             }

@@ -202,4 +202,3 @@ impl State {
         self.outage.is_none() && !self.from_disk
     }
 }
-

@@ -23,7 +23,10 @@ pub struct Item {
 
 #[derive(Debug, Clone)]
 pub enum Content {
-    Buffer { buffer: gst::Buffer, facts: Facts },
+    Buffer {
+        buffer: gst::Buffer,
+        facts: Facts,
+    },
     Event(gst::Event),
     /// What follows counts its running time from another zero.
     Domain(u64),
@@ -126,10 +129,7 @@ mod tests {
             before: Totals::default(),
             after: Totals::default(),
             stored,
-            content: Content::Buffer {
-                buffer: gst::Buffer::with_size(size).unwrap(),
-                facts: Facts::default(),
-            },
+            content: Content::Buffer { buffer: gst::Buffer::with_size(size).unwrap(), facts: Facts::default() },
         }
     }
 

@@ -77,10 +77,7 @@ pub fn insert(buffer: &gst::BufferRef, at: usize, bytes: Vec<u8>) -> Result<gst:
 }
 
 /// Runs `f` with the buffer's memory in pieces, so that scattered memory is not merged.
-pub fn with_payload<R>(
-    buffer: &gst::BufferRef,
-    f: impl FnOnce(&[&[u8]]) -> R,
-) -> Result<R, gst::glib::BoolError> {
+pub fn with_payload<R>(buffer: &gst::BufferRef, f: impl FnOnce(&[&[u8]]) -> R) -> Result<R, gst::glib::BoolError> {
     if buffer.n_memory() == 1 {
         let map = buffer.peek_memory(0).map_readable()?;
         return Ok(f(&[map.as_slice()]));

@@ -31,15 +31,31 @@ const SETS_RANK: u32 = u32::MAX;
 
 #[derive(Debug, Clone, PartialEq, Encode, Decode)]
 enum Stored {
-    StreamStart { id: String, flags: u32, group: Option<u32>, stream: Option<StoredStream> },
+    StreamStart {
+        id: String,
+        flags: u32,
+        group: Option<u32>,
+        stream: Option<StoredStream>,
+    },
     Caps(String),
     Segment(StoredSegment),
-    Tag { tags: String, global: bool },
-    Gap { timestamp: u64, duration: Option<u64>, flags: u32 },
+    Tag {
+        tags: String,
+        global: bool,
+    },
+    Gap {
+        timestamp: u64,
+        duration: Option<u64>,
+        flags: u32,
+    },
     Eos,
     StreamGroupDone,
     /// Everything that is a type and a structure.
-    Structure { kind: u32, structure: String, running_time_offset: i64 },
+    Structure {
+        kind: u32,
+        structure: String,
+        running_time_offset: i64,
+    },
     /// Not storable.
     Mark(String),
     Domain(u64),
@@ -95,10 +111,11 @@ pub fn encode(event: &gst::EventRef) -> Coded {
     Coded { place, bytes: bitcode::encode(&stored) }
 }
 
-/// A domain begins: all state before it ends.
-pub fn encode_domain(domain: u64) -> Coded {
+/// A domain begins: all state before it ends, after a flush only the segment.
+pub fn encode_domain(domain: u64, flushed: bool) -> Coded {
+    let clears = if flushed { Clears::Ranks(vec![rank(gst::EventType::Segment)]) } else { Clears::All };
     let slot = Slot { rank: DOMAIN_RANK, name: String::new() };
-    Coded { place: Place::State { slot, clears: Clears::All }, bytes: bitcode::encode(&Stored::Domain(domain)) }
+    Coded { place: Place::State { slot, clears }, bytes: bitcode::encode(&Stored::Domain(domain)) }
 }
 
 pub fn encode_sets(sets: &ParameterSets) -> Coded {
@@ -194,11 +211,7 @@ fn to_stored(event: &gst::EventRef) -> Stored {
             if !same {
                 return mark();
             }
-            Stored::Structure {
-                kind: rank(event.type_()),
-                structure,
-                running_time_offset: event.running_time_offset(),
-            }
+            Stored::Structure { kind: rank(event.type_()), structure, running_time_offset: event.running_time_offset() }
         }
     }
 }
@@ -206,8 +219,7 @@ fn to_stored(event: &gst::EventRef) -> Stored {
 fn from_stored(stored: Stored) -> Option<gst::Event> {
     Some(match stored {
         Stored::StreamStart { id, flags, group, stream } => {
-            let mut builder =
-                gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::from_bits_truncate(flags));
+            let mut builder = gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::from_bits_truncate(flags));
             if let Some(stream) = stream {
                 let restored = gst::Stream::new(
                     stream.id.as_deref(),
@@ -250,8 +262,7 @@ fn from_stored(stored: Stored) -> Option<gst::Event> {
         Stored::Eos => gst::event::Eos::new(),
         Stored::StreamGroupDone => gst::event::StreamGroupDone::new(gst::GroupId::next()),
         Stored::Structure { kind, structure, running_time_offset } => {
-            let structure =
-                if structure.is_empty() { None } else { Some(gst::Structure::from_str(&structure).ok()?) };
+            let structure = if structure.is_empty() { None } else { Some(gst::Structure::from_str(&structure).ok()?) };
             let mut event = with_structure(kind, structure)?;
             event.make_mut().set_running_time_offset(running_time_offset);
             event
@@ -408,7 +419,9 @@ mod tests {
         tags.make_mut().add::<gst::tags::Title>(&"gate, \"north\"", gst::TagMergeMode::Append);
         tags.make_mut().set_scope(gst::TagScope::Global);
         same_structure(&gst::event::Tag::new(tags));
-        same_structure(&gst::event::Gap::builder(gst::ClockTime::from_seconds(3)).duration(gst::ClockTime::SECOND).build());
+        same_structure(
+            &gst::event::Gap::builder(gst::ClockTime::from_seconds(3)).duration(gst::ClockTime::SECOND).build(),
+        );
         let structure = gst::Structure::builder("alarm").field("door", 3i32).field("name", "a b").build();
         assert_eq!(same_structure(&gst::event::CustomDownstream::new(structure.clone())), Place::Once);
         let place = same_structure(&gst::event::CustomDownstreamSticky::new(structure));

@@ -158,13 +158,7 @@ fn not_ours(path: &Path, reason: &str) -> StoreError {
 fn lock(path: &Path, timeout: Duration) -> Result<File, StoreError> {
     let name = path.join(LOCK);
     let failed = |source| StoreError::Io { path: name.clone(), source };
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&name)
-        .map_err(failed)?;
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&name).map_err(failed)?;
     let start = Instant::now();
     loop {
         match file.try_lock() {
@@ -241,7 +235,9 @@ mod tests {
     fn a_newer_or_broken_format_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join(FORMAT);
-        for (text, newer) in [("gst-streambuffer-store\nversion=2\n", true), ("", false), ("gst-streambuffer-store\nversion=x\n", false)] {
+        for (text, newer) in
+            [("gst-streambuffer-store\nversion=2\n", true), ("", false), ("gst-streambuffer-store\nversion=x\n", false)]
+        {
             fs::write(&file, text).unwrap();
             match claim(temp.path()) {
                 Err(StoreError::NewerFormat { found: 2, .. }) if newer => {}

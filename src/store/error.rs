@@ -11,13 +11,17 @@ pub enum StoreError {
     NotADirectory { path: PathBuf },
     #[error("{path}: is not empty and holds no store ({reason}); it is left untouched, give another directory")]
     NotOurs { path: PathBuf, reason: String },
-    #[error("{path}: the store has format {found}, this version knows up to {supported}; it is left untouched, update the plugin or give another directory")]
+    #[error(
+        "{path}: the store has format {found}, this version knows up to {supported}; it is left untouched, update the plugin or give another directory"
+    )]
     NewerFormat { path: PathBuf, found: u32, supported: u32 },
     #[error("{path}: the file FORMAT cannot be understood: {reason}; the store is left untouched")]
     Format { path: PathBuf, reason: String },
     #[error("{path}: is in use by another process, waited {:.1} s; end it, raise lock-timeout or give another directory", waited.as_secs_f64())]
     Locked { path: PathBuf, waited: Duration },
-    #[error("{path}: is open in this process with {option} {open}, {asked} was asked for; elements that share a store share this setting")]
+    #[error(
+        "{path}: is open in this process with {option} {open}, {asked} was asked for; elements that share a store share this setting"
+    )]
     Conflict { path: PathBuf, option: &'static str, open: String, asked: String },
     #[error("{path}: the stream \"{stream}\" is in use by another element; give each a stream-name of its own")]
     StreamInUse { path: PathBuf, stream: String },

@@ -85,9 +85,7 @@ impl Extents {
 
     /// Index of the extent in which `sequence` lies or would lie.
     fn locate(&self, stream: u32, sequence: Sequence) -> usize {
-        self.entries
-            .partition_point(|e| e.first.get(&stream).is_none_or(|f| f.sequence <= sequence))
-            .saturating_sub(1)
+        self.entries.partition_point(|e| e.first.get(&stream).is_none_or(|f| f.sequence <= sequence)).saturating_sub(1)
     }
 
     /// Up to `limit` stretches from the one that holds `from`, in order.
@@ -138,11 +136,8 @@ impl Extents {
     pub fn take_dead(&mut self) -> Vec<(u32, u32)> {
         let mut ranges: Vec<(u32, u32)> = Vec::new();
         let newest = self.entries.back().map(|e| e.id);
-        let dead: Vec<(u32, (u32, u32))> = self
-            .closed()
-            .filter(|e| e.live.is_empty() && self.group_dead(e.group))
-            .map(|e| (e.id, e.group))
-            .collect();
+        let dead: Vec<(u32, (u32, u32))> =
+            self.closed().filter(|e| e.live.is_empty() && self.group_dead(e.group)).map(|e| (e.id, e.group)).collect();
         for (id, group) in &dead {
             match ranges.last_mut() {
                 // Ids between two neighbours in the table belong to extents that are gone already.

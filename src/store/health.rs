@@ -65,8 +65,7 @@ pub struct Space {
 
 impl Space {
     pub fn new(path: &Path, ballast: PathBuf, min_free: u64, memtable: Option<u64>) -> Result<Self, StoreError> {
-        let stat = statvfs(path)
-            .map_err(|err| StoreError::Io { path: path.to_owned(), source: err.into() })?;
+        let stat = statvfs(path).map_err(|err| StoreError::Io { path: path.to_owned(), source: err.into() })?;
         let volume = stat.f_blocks.saturating_mul(stat.f_frsize);
         let memtable = memtable.unwrap_or(MAX_MEMTABLE).min(volume / 16).max(MIN_MEMTABLE);
         let floor = min_free.min(volume / 4).max(4 * memtable);

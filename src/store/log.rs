@@ -107,10 +107,8 @@ impl Work {
             }
             None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
         };
-        let (mut state, _) = self
-            .changed
-            .wait_timeout_while(state, delay, |state| !state.stop)
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) =
+            self.changed.wait_timeout_while(state, delay, |state| !state.stop).unwrap_or_else(PoisonError::into_inner);
         state.pending = false;
         self.pending.store(false, Ordering::Relaxed);
         !state.stop
@@ -209,7 +207,8 @@ impl Log {
         };
         let open = &self.options;
         if open.durability != asked.durability {
-            return conflict("durability", format!("{:?}", open.durability), format!("{:?}", asked.durability));
+            let name = |durability: Durability| format!("{durability:?}").to_lowercase();
+            return conflict("durability", name(open.durability), name(asked.durability));
         }
         if open.min_free_bytes != asked.min_free_bytes {
             return conflict("min-free-bytes", open.min_free_bytes.to_string(), asked.min_free_bytes.to_string());
@@ -268,11 +267,7 @@ impl Log {
     /// Writes what makes an extent readable by itself, and makes it the newest.
     fn begin_extent(&self, id: u32) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        let header = ExtentHeader {
-            session: self.session,
-            boot_id: self.boot_id.clone(),
-            opened_at: wall_clock(),
-        };
+        let header = ExtentHeader { session: self.session, boot_id: self.boot_id.clone(), opened_at: wall_clock() };
         batch.put(Meta::Header.key(id), schema::encode_value(&header));
         let mut first = HashMap::new();
         let mut encoder = record::Encoder::default();
@@ -282,11 +277,8 @@ impl Log {
             batch.put(Meta::Start(stream.id).key(id), schema::encode_value(&start));
             batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&stream.cursor()));
             if !state.is_empty() {
-                let snapshot = Header {
-                    before: end.totals,
-                    advance: 0,
-                    body: Body::Snapshot(state.into_iter().collect()),
-                };
+                let snapshot =
+                    Header { before: end.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
                 batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             }
             first.insert(stream.id, First { sequence: end.sequence, totals: end.totals });
@@ -412,4 +404,3 @@ pub fn apply_record(state: &mut record::StateMap, record: record::Record) {
         Body::Buffer(_) | Body::Event => {}
     }
 }
-

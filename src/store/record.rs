@@ -32,11 +32,7 @@ impl Totals {
     }
 
     pub fn plus(self, more: Totals) -> Totals {
-        Totals {
-            buffers: self.buffers + more.buffers,
-            bytes: self.bytes + more.bytes,
-            time: self.time + more.time,
-        }
+        Totals { buffers: self.buffers + more.buffers, bytes: self.bytes + more.bytes, time: self.time + more.time }
     }
 }
 
@@ -108,10 +104,7 @@ pub enum Body {
     /// Passes once; the payload is the media layer's coding of it.
     Event,
     /// Stays in force until replaced; the payload is its value, empty when the slot is emptied.
-    State {
-        slot: Slot,
-        clears: Clears,
-    },
+    State { slot: Slot, clears: Clears },
     /// All state in force at the start of an extent. Never delivered.
     Snapshot(Vec<(Slot, Vec<u8>)>),
 }
@@ -261,8 +254,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn header() -> impl Strategy<Value = Header> {
-        let totals = (any::<u64>(), any::<u64>(), any::<u64>())
-            .prop_map(|(buffers, bytes, time)| Totals { buffers, bytes, time });
+        let totals = (any::<u64>(), any::<u64>(), any::<u64>()).prop_map(|(buffers, bytes, time)| Totals {
+            buffers,
+            bytes,
+            time,
+        });
         let slot = (any::<u32>(), "[a-z]{0,8}").prop_map(|(rank, name)| Slot { rank, name });
         let times = (any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<u64>>(), any::<Option<i64>>());
         let sync = prop_oneof![Just(Sync::None), Just(Sync::Open), Just(Sync::Closed)];
@@ -271,13 +267,26 @@ mod tests {
                 .prop_map(|(name, data)| MetaRecord { name, data }),
             0..3,
         );
-        let buffer = (times, any::<(Option<u64>, Option<u64>)>(), any::<u32>(), sync, any::<bool>(), any::<u32>(), metas)
-            .prop_map(|((pts, dts, duration, running_time), (offset, offset_end), flags, sync, leading, list, metas)| {
-                Body::Buffer(BufferHeader {
-                    pts, dts, duration, offset, offset_end, flags, sync, leading,
-                    list_remaining: list, running_time, captured_at: i64::from(flags), metas,
-                })
-            });
+        let buffer =
+            (times, any::<(Option<u64>, Option<u64>)>(), any::<u32>(), sync, any::<bool>(), any::<u32>(), metas)
+                .prop_map(
+                    |((pts, dts, duration, running_time), (offset, offset_end), flags, sync, leading, list, metas)| {
+                        Body::Buffer(BufferHeader {
+                            pts,
+                            dts,
+                            duration,
+                            offset,
+                            offset_end,
+                            flags,
+                            sync,
+                            leading,
+                            list_remaining: list,
+                            running_time,
+                            captured_at: i64::from(flags),
+                            metas,
+                        })
+                    },
+                );
         let body = prop_oneof![
             buffer,
             Just(Body::Event),

@@ -81,11 +81,7 @@ pub fn parse(key: &[u8]) -> Option<(u32, Lane, u64)> {
     let (extent, rest) = key.split_first_chunk::<4>()?;
     let (field, rest) = rest.split_first_chunk::<4>()?;
     let sequence = u64::from_be_bytes(rest.try_into().ok()?);
-    Some((
-        u32::from_be_bytes(*extent),
-        Lane::from_field(u32::from_be_bytes(*field)),
-        sequence,
-    ))
+    Some((u32::from_be_bytes(*extent), Lane::from_field(u32::from_be_bytes(*field)), sequence))
 }
 
 /// What a key of the meta lane holds.

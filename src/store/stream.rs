@@ -331,9 +331,9 @@ impl Stream {
                 && header.sync != Sync::None
             {
                 let now = boot_time();
-                let due = writer.indexed.is_none_or(|(time, bytes)| {
-                    now >= time + INDEX_INTERVAL || at.totals.bytes >= bytes + INDEX_BYTES
-                });
+                let due = writer
+                    .indexed
+                    .is_none_or(|(time, bytes)| now >= time + INDEX_INTERVAL || at.totals.bytes >= bytes + INDEX_BYTES);
                 if due {
                     writer.indexed = Some((now, at.totals.bytes));
                     let entry = IndexEntry {

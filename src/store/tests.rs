@@ -12,7 +12,12 @@ const SMALL: u64 = 8 << 20;
 
 fn options() -> StoreOptions {
     // Memtables of 1 MiB: extents change often.
-    StoreOptions { min_free_bytes: 1 << 20, limit_bytes: SMALL, lock_timeout: Duration::from_secs(5), ..Default::default() }
+    StoreOptions {
+        min_free_bytes: 1 << 20,
+        limit_bytes: SMALL,
+        lock_timeout: Duration::from_secs(5),
+        ..Default::default()
+    }
 }
 
 fn open(path: &Path) -> Stream {
@@ -54,12 +59,7 @@ fn read_all(stream: &Stream, from: Sequence) -> Vec<Record> {
 }
 
 fn consume(stream: &Stream, position: Mark, resume: Sequence) {
-    stream.set_cursor(CursorRecord {
-        position: position.sequence,
-        totals: position.totals,
-        resume,
-        ..stream.cursor()
-    });
+    stream.set_cursor(CursorRecord { position: position.sequence, totals: position.totals, resume, ..stream.cursor() });
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) {

@@ -1,0 +1,165 @@
+//! What goes out: sticky events in force, places in time, and how output begins after anything but a plain continuation.
+//!
+//! Sticky events are remembered and sent before what they apply to; those of an epoch that follows another wait until its
+//! first buffer shows where it lies in time. The first buffer of a resumption gets DISCONT and the parameter sets it lacks.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::delivery::{Delivery, Pending, Start, Sticky};
+use super::imp::{CAT, DiskBuffer, Session};
+use super::settings::TimestampMode;
+use crate::media::event;
+use crate::media::keyframe;
+use crate::media::nal::ParameterSets;
+use crate::store::Sync;
+use crate::store::domains::same_run;
+
+impl DiskBuffer {
+    pub(super) fn enter_domain(&self, d: &mut Delivery, session: &Session, domain: u64) {
+        if d.domain == Some(domain) {
+            return;
+        }
+        d.sticky.clear();
+        d.domain = Some(domain);
+        d.offset = match self.settings().timestamp_mode {
+            TimestampMode::Original => Some(0),
+            TimestampMode::Continuous => {
+                d.offsets.get(&domain).copied().or_else(|| session.stream.store().domains().offset(domain))
+            }
+        };
+    }
+
+    /// Puts a sticky event in force; it is sent with [`Self::send_sticky`].
+    pub(super) fn remember(&self, d: &mut Delivery, event: gst::Event) {
+        let Some(slot) = event::slot(&event) else { return };
+        if let crate::store::Clears::Ranks(ranks) = event::clears(&event) {
+            d.sticky.retain(|slot, _| !ranks.contains(&slot.rank));
+            if event.type_() == gst::EventType::Caps {
+                d.sets = ParameterSets::default();
+            }
+        }
+        match event.view() {
+            gst::EventView::Caps(e) => d.caps = Some(e.caps_owned()),
+            gst::EventView::Segment(e) => d.segment = e.segment().downcast_ref::<gst::ClockTime>().cloned(),
+            _ => {}
+        }
+        d.sticky.insert(slot, Sticky { event, sent: false });
+    }
+
+    /// Sends the sticky events that are new, in their order. `first` is the running time of what follows.
+    pub(super) fn send_sticky(&self, d: &mut Delivery, session: &Session, first: Option<i64>) {
+        let offset = match (d.offset, d.domain) {
+            (Some(offset), _) => offset,
+            (None, Some(domain)) => {
+                let first = u64::try_from(first.unwrap_or(0)).unwrap_or(0);
+                let domains = session.stream.store().domains();
+                let mut offset = domains.settle(domain, first);
+                // Another stream may have begun the epoch before this one had come that far.
+                if let Some(sent) = d.sent {
+                    offset = offset.max(sent.saturating_sub(first));
+                }
+                d.offset = Some(offset);
+                d.offsets.insert(domain, offset);
+                offset
+            }
+            (None, None) => 0,
+        };
+        if d.sticky.values().all(|sticky| sticky.sent) {
+            return;
+        }
+        self.offset.store(offset, Ordering::Relaxed);
+        let live = self.domain.load(Ordering::Relaxed);
+        let domain = d.domain;
+        for sticky in d.sticky.values_mut().filter(|sticky| !sticky.sent) {
+            sticky.sent = true;
+            let event = match sticky.event.type_() {
+                gst::EventType::Segment => event::later(&sticky.event, offset),
+                gst::EventType::StreamStart => match domain {
+                    Some(domain) if !same_run(domain, live) => replayed_group(session, domain, &sticky.event),
+                    _ => sticky.event.clone(),
+                },
+                _ => sticky.event.clone(),
+            };
+            gst::debug!(CAT, imp = self, "Sending {event:?}");
+            self.srcpad.push_event(event);
+        }
+    }
+
+    /// What goes out for a buffer: usually itself. `None` for leading pictures that cannot be decoded.
+    pub(super) fn prepare(&self, d: &mut Delivery, session: &Session, item: Pending) -> Option<gst::Buffer> {
+        let Pending { mut buffer, facts, .. } = item;
+        self.send_sticky(d, session, facts.running_time);
+        if let Some(before) = d.skip_before {
+            if facts.leading || buffer.pts().is_some_and(|pts| pts < before) {
+                gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
+                return None;
+            }
+            d.skip_before = None;
+        }
+        if d.start == Start::Discont {
+            d.start = Start::Continuing;
+            self.send_gap(d, &buffer);
+            if facts.sync == Sync::Open {
+                d.skip_before = buffer.pts();
+            }
+            let complete = d.caps.as_ref().and_then(|caps| keyframe::with_sets(caps, &d.sets, &buffer));
+            if facts.sync != Sync::None
+                && let Some(complete) = complete
+            {
+                buffer = complete;
+            }
+            buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        }
+        let end = buffer.pts().or(buffer.dts()).map(|t| t + buffer.duration().unwrap_or_default());
+        if let Some(end) = end {
+            d.last_end = d.last_end.max(Some(end)).filter(|_| d.segment.is_some());
+            self.note_sent(d, session, end);
+        }
+        Some(buffer)
+    }
+
+    /// Dropped data shows downstream as a gap up to where it goes on.
+    fn send_gap(&self, d: &mut Delivery, next: &gst::BufferRef) {
+        if std::mem::take(&mut d.gap)
+            && d.segment.is_some()
+            && let (Some(from), Some(to)) = (d.last_end, next.pts())
+            && to > from
+        {
+            self.srcpad.push_event(gst::event::Gap::builder(from).duration(to - from).build());
+        }
+    }
+
+    fn note_sent(&self, d: &mut Delivery, session: &Session, end: gst::ClockTime) {
+        let Some(segment) = &d.segment else { return };
+        *self.position() = segment.to_stream_time(end);
+        if let Some(time) = segment.to_running_time(end) {
+            let until = time.nseconds() + d.offset.unwrap_or(0);
+            // Before it is accepted: a repeat keeps its place in time anyway.
+            d.sent = d.sent.max(Some(until));
+            session.stream.store().domains().sent(until);
+        }
+    }
+}
+
+pub(super) fn running_time(
+    segment: Option<&gst::FormattedSegment<gst::ClockTime>>,
+    time: Option<gst::ClockTime>,
+) -> Option<i64> {
+    i64::try_from(segment?.to_running_time(time?)?.nseconds()).ok()
+}
+
+/// The STREAM_START of an earlier run with a group of this process: the same for the streams that were a group then.
+fn replayed_group(session: &Session, domain: u64, event: &gst::Event) -> gst::Event {
+    static GROUPS: LazyLock<Mutex<HashMap<(PathBuf, u64, u32), u32>>> = LazyLock::new(Default::default);
+    let group = event::group_id(event).map(|stored| {
+        let key = (session.stream.store().location().to_owned(), domain, stored);
+        *GROUPS.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(event::next_group_id)
+    });
+    event::with_group_id(event, group)
+}
