@@ -32,12 +32,12 @@ const DRAIN_REPORT: Duration = Duration::from_secs(1);
 /// What the task knows; it alone touches it.
 #[derive(Default)]
 pub struct Delivery {
-    pub(super) generation: u64,
-    pub(super) position: Sequence,
+    generation: u64,
+    position: Sequence,
     /// Taken and not delivered yet: it comes first.
-    pub(super) held: Option<Item>,
+    held: Option<Item>,
     /// Read ahead.
-    pub(super) chunk: VecDeque<Record>,
+    chunk: VecDeque<Record>,
     pub(super) sticky: BTreeMap<Slot, Sticky>,
     pub(super) domain: Option<u64>,
     /// Of the domain; `None` until something of it shows where it begins.
@@ -50,15 +50,15 @@ pub struct Delivery {
     pub(super) start: Start,
     /// Leading pictures before this PTS are left out.
     pub(super) skip_before: Option<gst::ClockTime>,
-    pub(super) retry: Option<Retry>,
-    pub(super) attempts: u32,
+    retry_at: Option<Instant>,
+    attempts: u32,
     /// Latest running time sent, in ns.
     pub(super) sent: Option<u64>,
     /// Where the last buffer ends, as a timestamp.
     pub(super) last_end: Option<gst::ClockTime>,
     pub(super) gap: bool,
-    pub(super) idle: bool,
-    pub(super) draining: Option<Draining>,
+    idle: bool,
+    draining: Option<Draining>,
 }
 
 impl Delivery {
@@ -81,10 +81,6 @@ pub(super) enum Start {
     Continuing,
     /// The next buffer begins anew.
     Discont,
-}
-
-struct Retry {
-    at: Instant,
 }
 
 struct Draining {
@@ -149,14 +145,14 @@ impl DiskBuffer {
             if state.flow.is_err() {
                 return Step::Stop;
             }
-            if let Some(retry) = &d.retry {
+            if let Some(retry_at) = d.retry_at {
                 let now = Instant::now();
-                if now < retry.at {
-                    let wait = retry.at - now;
+                if now < retry_at {
+                    let wait = retry_at - now;
                     state = self.item_add.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
                     continue;
                 }
-                d.retry = None;
+                d.retry_at = None;
                 d.generation = state.generation;
                 return Step::Begin { flush: true };
             }
@@ -541,7 +537,7 @@ impl DiskBuffer {
         d.attempts += 1;
         // Forty cameras must not come back in step.
         let spread = 0.75 + 0.5 * jitter();
-        d.retry = Some(Retry { at: Instant::now() + pause.mul_f64(spread) });
+        d.retry_at = Some(Instant::now() + pause.mul_f64(spread));
         self.state().pushing = None;
     }
 }

@@ -25,7 +25,12 @@ impl DiskBuffer {
         if d.domain == Some(domain) {
             return;
         }
-        d.sticky.clear();
+        if d.domain.is_some_and(|before| same_run(before, domain)) {
+            // A flush: what pads keep over one stays.
+            d.sticky.retain(|_, sticky| sticky.event.type_() != gst::EventType::Segment);
+        } else {
+            d.sticky.clear();
+        }
         d.domain = Some(domain);
         d.offset = match self.settings().timestamp_mode {
             TimestampMode::Original => Some(0),

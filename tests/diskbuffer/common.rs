@@ -148,8 +148,7 @@ impl Sink {
         let (chain, list, event) = (self.clone(), self.clone(), self.clone());
         // Without a template a pad takes no caps but its first.
         let any = gst::Caps::new_any();
-        let template =
-            gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &any).unwrap();
+        let template = gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &any).unwrap();
         let pad = gst::Pad::builder_from_template(&template)
             .chain_function(move |_, _, buffer| {
                 let ok = chain.pass()?;
@@ -199,9 +198,7 @@ impl Sink {
     }
 
     pub fn wait_eos(&self) {
-        self.wait("end of stream", |arrived| {
-            arrived.events.iter().any(|(_, e)| e.type_() == gst::EventType::Eos)
-        });
+        self.wait("end of stream", |arrived| arrived.events.iter().any(|(_, e)| e.type_() == gst::EventType::Eos));
     }
 
     pub fn buffers(&self) -> Vec<Seen> {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::SystemTime;
 
 use gst::prelude::*;
@@ -32,7 +32,7 @@ fn errors(rig: &Rig) -> Vec<String> {
 fn refusal_at(rig: &Rig, state: gst::State) -> String {
     let mut texts = Vec::new();
     for _ in 0..2 {
-        rig.element.set_state(state).unwrap_err();
+        assert!(rig.element.set_state(state).is_err());
         assert_eq!(rig.element.current_state(), gst::State::Null);
         rig.element.set_state(gst::State::Null).unwrap();
         let mut errors = errors(rig);
@@ -199,6 +199,7 @@ fn a_setting_that_belongs_to_the_store_has_to_be_the_same() {
 struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
+    output: Lines<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -214,15 +215,17 @@ impl Process {
             .spawn()
             .unwrap();
         let stdin = child.stdin.take();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let process = Self { child, stdin };
-        assert!(lines.any(|line| line.ends_with("ready")), "{task} did not come to its point");
+        let output = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut process = Self { child, stdin, output };
+        let ready = process.output.any(|line| line.is_ok_and(|line| line.ends_with("ready")));
+        assert!(ready, "{task} did not come to its point");
         process
     }
 
     /// Lets it end and checks that all went well.
     fn end(mut self) {
         self.stdin.take();
+        self.output.by_ref().for_each(drop);
         assert!(self.child.wait().unwrap().success());
     }
 }

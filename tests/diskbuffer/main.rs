@@ -1,11 +1,12 @@
 //! `diskbuffer` through pipelines and harnesses, by behaviour.
 
+mod alone;
 mod common;
 mod errors;
+mod fidelity;
 mod limits;
 mod outage;
 mod places;
 mod restart;
-mod alone;
-mod fidelity;
+mod states;
 mod trace;

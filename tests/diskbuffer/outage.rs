@@ -47,7 +47,10 @@ fn outage_with(answer: gst::FlowError) {
     let events: Vec<_> = rig.sink.events().split_off(events_before).into_iter().map(|(_, e)| e.type_()).collect();
     assert!(events.ends_with(&[FlushStart, FlushStop, StreamStart, Caps, Segment]), "{events:?}");
     let times = rig.sink.running_times();
-    assert_eq!(times[25..35], times[20..30].iter().cloned().take(5).chain(times[30..35].iter().cloned()).collect::<Vec<_>>());
+    assert_eq!(
+        times[25..35],
+        times[20..30].iter().cloned().take(5).chain(times[30..35].iter().cloned()).collect::<Vec<_>>()
+    );
     assert_eq!(times[25], Some(20 * FRAME), "a repeat keeps its place in time");
     push_frames(&rig, 60..70);
     rig.sink.wait_buffers(75);
@@ -96,9 +99,10 @@ fn an_unlinked_sink_can_be_replaced_by_another() {
 
 #[test]
 fn refused_before_anything_was_accepted_is_an_error_as_everywhere() {
-    for (answer, expected) in
-        [(gst::FlowError::NotNegotiated, gst::FlowError::NotNegotiated), (gst::FlowError::NotLinked, gst::FlowError::NotLinked)]
-    {
+    for (answer, expected) in [
+        (gst::FlowError::NotNegotiated, gst::FlowError::NotNegotiated),
+        (gst::FlowError::NotLinked, gst::FlowError::NotLinked),
+    ] {
         let temp = tempfile::tempdir().unwrap();
         let rig = Rig::new(temp.path(), &[]);
         rig.sink.answer(Some(answer));
@@ -192,13 +196,8 @@ fn an_epoch_boundary_inside_an_outage_is_kept() {
     rig.eos();
     rig.sink.wait_eos();
     assert_eq!(numbers(&rig), (0..15).chain(10..20).chain(0..20).collect::<Vec<_>>());
-    let starts: Vec<_> = rig
-        .sink
-        .events()
-        .iter()
-        .filter(|(_, e)| e.type_() == gst::EventType::StreamStart)
-        .map(|(at, _)| *at)
-        .collect();
+    let starts: Vec<_> =
+        rig.sink.events().iter().filter(|(_, e)| e.type_() == gst::EventType::StreamStart).map(|(at, _)| *at).collect();
     assert_eq!(starts.first(), Some(&0));
     assert_eq!(starts.last(), Some(&25));
 }
@@ -206,7 +205,8 @@ fn an_epoch_boundary_inside_an_outage_is_kept() {
 /// Pictures in coding order: an open keyframe K is followed by pictures that are shown before it.
 fn open_gop_stream() -> Vec<(u64, bool, gst::Buffer)> {
     // (presentation, kind): K at 3 with leading 1, 2; K at 9 with leading 7, 8.
-    let order = [(0, 'I'), (3, 'K'), (1, 'b'), (2, 'b'), (4, 'p'), (5, 'p'), (6, 'p'), (9, 'K'), (7, 'b'), (8, 'b'), (10, 'p')];
+    let order =
+        [(0, 'I'), (3, 'K'), (1, 'b'), (2, 'b'), (4, 'p'), (5, 'p'), (6, 'p'), (9, 'K'), (7, 'b'), (8, 'b'), (10, 'p')];
     order
         .iter()
         .enumerate()

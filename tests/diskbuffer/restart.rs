@@ -124,7 +124,11 @@ fn expected(i: u64, size: usize, first: bool) -> Seen {
 fn check_minute(seen: &[Seen], from: u64) {
     assert_eq!(seen.len() as u64, MINUTE - from);
     for (i, seen) in (from..).zip(seen) {
-        assert!(*seen == expected(i, 4000, i == from), "frame {i} differs: {:?}", Seen { data: vec![], ..seen.clone() });
+        assert!(
+            *seen == expected(i, 4000, i == from),
+            "frame {i} differs: {:?}",
+            Seen { data: vec![], ..seen.clone() }
+        );
     }
 }
 
