@@ -5,20 +5,20 @@
 //! when the push has returned OK. No lock is held across a push.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::{CAT, DiskBuffer, Session};
+use super::imp::{CAT, DiskBuffer, Session, Signal};
 use super::output::running_time;
 use super::state::{Outage, State};
 use super::tail::{Content, Item};
 use crate::media::buffer::{self, Facts};
 use crate::media::event::{self, Decoded};
 use crate::media::nal::ParameterSets;
-use crate::store::{Body, Mark, Record, Sequence, Slot, Sync, Totals};
+use crate::store::{Body, Domain, Mark, Record, Sequence, Slot, Sync, Totals};
 
 /// Pause after the first refusal; doubled up to the longest.
 const RETRY: Duration = Duration::from_millis(200);
@@ -26,6 +26,8 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// What is read from the disk at a time.
 const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
+/// How long downstream has to accept before it is believed.
+const PROBATION: Duration = Duration::from_millis(150);
 /// How often the level is told while draining.
 const DRAIN_REPORT: Duration = Duration::from_secs(1);
 
@@ -58,10 +60,46 @@ pub struct Delivery {
     pub(super) last_end: Option<gst::ClockTime>,
     pub(super) gap: bool,
     idle: bool,
+    /// The pipeline's running time.
+    pub(super) run: Option<Arc<Domain>>,
+    /// What has passed since downstream was flushed and is not trusted yet.
+    probation: Option<Probation>,
+    /// A retry begins with a flush of downstream.
+    flush_first: bool,
+    /// State that is nowhere else, once delivered: a rewind needs it again.
+    volatile: Vec<Content>,
     draining: Option<Draining>,
 }
 
 impl Delivery {
+    /// Returns to memory what is nowhere else and was let in on probation only.
+    fn give_back(&mut self, imp: &DiskBuffer) {
+        if let Some(probation) = self.probation.take() {
+            put_back(imp, probation.unstored);
+        }
+    }
+
+    /// The same, and what was refused after it.
+    fn give_back_all(&mut self, imp: &DiskBuffer, refused: Vec<Item>) {
+        put_back(imp, refused);
+        self.give_back(imp);
+    }
+
+    /// Remembers state that the disk refused.
+    fn keep_volatile(&mut self, content: &Content) {
+        let slot = |content: &Content| match content {
+            Content::Event(event) => event::slot(event),
+            _ => None,
+        };
+        let same_kind = |a: &Content, b: &Content| std::mem::discriminant(a) == std::mem::discriminant(b);
+        let new = slot(content);
+        if new.is_none() && !matches!(content, Content::Domain(_) | Content::Sets(_)) {
+            return;
+        }
+        self.volatile.retain(|old| !(same_kind(old, content) && slot(old) == new));
+        self.volatile.push(content.clone());
+    }
+
     /// Nothing is at hand.
     fn is_empty(&self) -> bool {
         self.held.is_none() && self.chunk.is_empty()
@@ -83,6 +121,16 @@ pub(super) enum Start {
     Discont,
 }
 
+/// A `queue` whose sink is away takes a buffer after each flush and loses it: what it accepts counts when it has gone on
+/// accepting for a while.
+#[derive(Default)]
+struct Probation {
+    /// The first acceptance.
+    since: Option<Instant>,
+    passed: Vec<Passed>,
+    unstored: Vec<Item>,
+}
+
 struct Draining {
     from: u64,
     told: Instant,
@@ -100,6 +148,8 @@ enum Step {
     Empty,
     /// There is something again.
     Running,
+    /// Downstream has accepted for long enough.
+    Trust,
 }
 
 /// Where the next record is.
@@ -108,7 +158,7 @@ enum Fetched {
     ReadAhead(Record),
     /// On the disk, up to what memory holds.
     Disk {
-        until: Option<Sequence>,
+        until: Sequence,
     },
 }
 
@@ -126,13 +176,15 @@ impl DiskBuffer {
             }
             Step::Begin { flush } => self.begin(d, &session, flush),
             Step::Empty => {
+                self.settle_accounts(d, &session);
                 self.tell_drained(d);
-                self.emit("underrun");
+                self.emit(Signal::Underrun);
             }
             Step::Running => {
-                self.emit("running");
-                self.emit("pushing");
+                self.emit(Signal::Running);
+                self.emit(Signal::Pushing);
             }
+            Step::Trust => self.trust(d, &session),
             Step::Deliver(Fetched::Memory(item)) => self.deliver_item(d, &session, item),
             Step::Deliver(Fetched::ReadAhead(record)) => self.deliver_item(d, &session, from_record(record)),
             Step::Deliver(Fetched::Disk { until }) => self.read(d, &session, until),
@@ -142,8 +194,13 @@ impl DiskBuffer {
     fn next_step(&self, d: &mut Delivery) -> Step {
         let mut state = self.state();
         loop {
-            if state.flow.is_err() {
+            if state.stopping {
                 return Step::Stop;
+            }
+            if state.flow.is_err() {
+                // Flushing, or over: what ends it makes delivery begin again.
+                state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
             }
             if let Some(retry_at) = d.retry_at {
                 let now = Instant::now();
@@ -154,14 +211,23 @@ impl DiskBuffer {
                 }
                 d.retry_at = None;
                 d.generation = state.generation;
-                return Step::Begin { flush: true };
+                return Step::Begin { flush: std::mem::take(&mut d.flush_first) };
             }
             if d.generation != state.generation {
                 d.generation = state.generation;
+                d.retry_at = None;
                 return Step::Begin { flush: false };
             }
             if d.is_empty() && d.position >= state.end.sequence {
                 state.from_disk = false;
+                if let Some(since) = d.probation.as_ref().and_then(|probation| probation.since) {
+                    let left = PROBATION.saturating_sub(since.elapsed());
+                    if left.is_zero() {
+                        return Step::Trust;
+                    }
+                    state = self.item_add.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                    continue;
+                }
                 if !d.idle {
                     d.idle = true;
                     return Step::Empty;
@@ -181,7 +247,7 @@ impl DiskBuffer {
         }
     }
 
-    fn read(&self, d: &mut Delivery, session: &Session, until: Option<Sequence>) {
+    fn read(&self, d: &mut Delivery, session: &Session, until: Sequence) {
         match session.stream.read(d.position, CHUNK_RECORDS, CHUNK_BYTES) {
             Ok(chunk) => {
                 if let (Some(first), Some(last)) = (chunk.damaged.first(), chunk.damaged.last()) {
@@ -192,11 +258,9 @@ impl DiskBuffer {
                     );
                 }
                 // What memory holds may be nowhere else.
-                let bound = until.unwrap_or(Sequence::MAX);
-                d.chunk = chunk.records.into_iter().filter(|record| record.sequence < bound).collect();
+                d.chunk = chunk.records.into_iter().filter(|record| record.sequence < until).collect();
                 if d.chunk.is_empty() {
-                    let end = self.state().end.sequence;
-                    d.position = until.or(chunk.next).unwrap_or(end).min(end).max(d.position + 1);
+                    d.position = chunk.next.unwrap_or(until).min(until);
                 }
             }
             Err(err) => {
@@ -209,9 +273,12 @@ impl DiskBuffer {
 
     /// Sets delivery to where it has to go on, with the state in force there.
     fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
-        if flush {
+        d.give_back(self);
+        d.run = self.domain();
+        if flush && self.state().flow.is_ok() {
             self.srcpad.push_event(gst::event::FlushStart::new());
             self.srcpad.push_event(gst::event::FlushStop::new(false));
+            d.probation = Some(Probation::default());
         }
         let (cursor, end, began, gap) = {
             let mut state = self.state();
@@ -248,16 +315,27 @@ impl DiskBuffer {
         d.gap = gap;
         for (_, value) in sticky {
             match event::decode(&value) {
-                Decoded::Domain(domain) => self.enter_domain(d, session, domain),
+                Decoded::Domain(domain) => self.enter_domain(d, domain),
                 Decoded::ParameterSets(sets) => d.sets = sets,
                 Decoded::Event(event) => self.remember(d, event),
                 Decoded::Nothing => {}
+            }
+        }
+        for content in d.volatile.clone() {
+            match content {
+                Content::Domain(domain) => self.enter_domain(d, domain),
+                Content::Sets(sets) => d.sets = sets,
+                Content::Event(event) => self.remember(d, event),
+                Content::Buffer { .. } | Content::Nothing => {}
             }
         }
     }
 
     /// Whether the first buffer from `position` on can be decoded without anything before it.
     fn decodable_at(&self, session: &Session, position: Sequence) -> bool {
+        if let Some(sync) = self.state().tail.sync_at(position) {
+            return sync == Sync::Closed;
+        }
         let mut at = position;
         loop {
             let Ok(chunk) = session.stream.read(at, 16, CHUNK_BYTES) else { return false };
@@ -276,12 +354,21 @@ impl DiskBuffer {
 
     fn deliver_item(&self, d: &mut Delivery, session: &Session, item: Item) {
         let mark = (Mark { sequence: item.sequence, totals: item.before }, item.after, item.stored);
+        if !item.stored {
+            d.keep_volatile(&item.content);
+        }
+        let mut eos = false;
         match item.content {
             Content::Nothing => {}
-            Content::Domain(domain) => self.enter_domain(d, session, domain),
+            Content::Domain(domain) => self.enter_domain(d, domain),
             Content::Sets(sets) => d.sets = sets,
             Content::Event(event) => {
+                eos = event.type_() == gst::EventType::Eos;
+                let again = (!item.stored).then(|| Item { content: Content::Event(event.clone()), ..item_of(mark) });
                 if let Err(flow) = self.deliver_event(d, session, item.sequence, event) {
+                    if let Some(again) = again {
+                        self.state().tail.put_back(again);
+                    }
                     return self.refused(d, flow);
                 }
             }
@@ -294,7 +381,8 @@ impl DiskBuffer {
                 };
             }
         }
-        self.acknowledge(session, &[Passed { mark, facts: None, pts: None }]);
+        let passed = Passed { mark, facts: None, pts: None, size: 0 };
+        self.passed(d, session, &[passed], Vec::new(), eos);
     }
 
     fn deliver_event(
@@ -327,10 +415,15 @@ impl DiskBuffer {
         let eos = event.type_() == gst::EventType::Eos;
         gst::debug!(CAT, imp = self, "Pushing {event:?}");
         let accepted = self.srcpad.push_event(event);
-        if eos && !accepted && self.srcpad.is_linked() {
-            return Err(gst::FlowError::Flushing);
-        }
-        Ok(())
+        let refused = !accepted && if eos { self.srcpad.is_linked() } else { self.is_away() };
+        if refused { Err(gst::FlowError::Flushing) } else { Ok(()) }
+    }
+
+    /// Downstream was there and cannot take anything now: it has not refused the event, it has not seen it.
+    fn is_away(&self) -> bool {
+        let gone = self.srcpad.peer().is_none_or(|peer| peer.pad_flags().contains(gst::PadFlags::FLUSHING));
+        let state = self.state();
+        gone && (state.delivered || state.outage.is_some())
     }
 
     fn deliver_buffer(&self, d: &mut Delivery, session: &Session, item: Pending) {
@@ -369,22 +462,63 @@ impl DiskBuffer {
         unstored: Vec<Item>,
     ) {
         match result {
-            Ok(_) => {
-                if self.acknowledge(session, passed) {
-                    d.attempts = 0;
-                }
-                self.accepted(d);
-            }
+            Ok(_) => self.passed(d, session, passed, unstored, true),
             Err(flow) => {
-                {
-                    let mut state = self.state();
-                    for item in unstored.into_iter().rev() {
-                        state.tail.put_back(item);
-                    }
-                }
+                d.give_back_all(self, unstored);
                 self.refused(d, flow);
             }
         }
+    }
+
+    /// Counts what downstream has let in; `accepted` says whether it had to take it itself.
+    fn passed(&self, d: &mut Delivery, session: &Session, passed: &[Passed], unstored: Vec<Item>, accepted: bool) {
+        if let Some(probation) = &mut d.probation {
+            probation.passed.extend_from_slice(passed);
+            probation.unstored.extend(unstored);
+            let since = probation.since.filter(|since| accepted && since.elapsed() >= PROBATION);
+            if accepted && probation.since.is_none() {
+                probation.since = Some(Instant::now());
+            }
+            self.state().pushing = None;
+            self.item_del.notify_one();
+            if since.is_some() {
+                self.trust(d, session);
+            }
+            return;
+        }
+        if self.acknowledge(session, passed) {
+            d.attempts = 0;
+        }
+        if accepted {
+            self.accepted(d);
+        }
+    }
+
+    /// Downstream is back for good.
+    fn trust(&self, d: &mut Delivery, session: &Session) {
+        if let Some(probation) = d.probation.take() {
+            self.acknowledge(session, &probation.passed);
+            d.attempts = 0;
+            self.accepted(d);
+        }
+    }
+
+    /// With everything delivered, what is still missing was not to be read.
+    fn settle_accounts(&self, d: &Delivery, session: &Session) {
+        let lost = {
+            let mut state = self.state();
+            if d.probation.is_some() || d.position < state.end.sequence || state.level().buffers == 0 {
+                return;
+            }
+            let lost = state.level();
+            state.cursor.ledger.lost.add(lost);
+            state.cursor.position = state.end.sequence;
+            state.cursor.totals = state.end.totals;
+            session.stream.set_cursor(state.cursor);
+            lost
+        };
+        self.item_del.notify_all();
+        gst::warning!(CAT, imp = self, "{} buffers, {} bytes could not be read: lost", lost.buffers, lost.bytes);
     }
 
     /// The next buffer of the list that is being gathered, with `remaining` to go; `None` when a crash or a drop has cut the
@@ -427,6 +561,7 @@ impl DiskBuffer {
             state.pushing = None;
             let before = state.cursor.position;
             let cut = passed.iter().fold(false, |cut, item| acknowledge_one(&mut state, item) || cut);
+            state.dropped_in_flight = None;
             session.stream.set_cursor(state.cursor);
             (cut, state.cursor.position > before)
         };
@@ -494,14 +629,14 @@ impl DiskBuffer {
             let mut state = self.state();
             state.pushing = None;
             state.dropped_in_flight = None;
-            if state.flow.is_err() {
-                // We are being stopped or flushed: the cursor has not moved, nothing is lost.
+            if state.flow.is_err() || d.generation != state.generation {
+                // We are being stopped, or were flushed: the cursor has not moved, nothing is lost.
                 drop(state);
                 self.item_del.notify_one();
                 return;
             }
             let refuses_us = matches!(flow, gst::FlowError::NotLinked | gst::FlowError::NotNegotiated);
-            let fatal = flow == gst::FlowError::Eos || (refuses_us && !state.delivered);
+            let fatal = flow == gst::FlowError::Eos || (refuses_us && !state.delivered && state.outage.is_none());
             if fatal {
                 state.flow = Err(flow);
             }
@@ -529,6 +664,7 @@ impl DiskBuffer {
             gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and delivery tried again");
             self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
         }
+        d.flush_first = true;
         self.retry_later(d);
     }
 
@@ -553,21 +689,27 @@ pub(super) struct Pending {
 
 impl Pending {
     fn passed(&self) -> Passed {
-        Passed { mark: self.mark, facts: Some(self.facts), pts: self.buffer.pts().map(gst::ClockTime::nseconds) }
+        Passed {
+            mark: self.mark,
+            facts: Some(self.facts),
+            pts: self.buffer.pts().map(gst::ClockTime::nseconds),
+            size: self.buffer.size() as u64,
+        }
     }
 
     /// A copy of what a refusal would lose.
     fn unstored(&self) -> Option<Item> {
-        let (at, after, stored) = self.mark;
         let content = || Content::Buffer { buffer: self.buffer.clone(), facts: self.facts };
-        (!stored).then(|| Item { sequence: at.sequence, before: at.totals, after, stored, content: content() })
+        (!self.mark.2).then(|| Item { content: content(), ..item_of(self.mark) })
     }
 }
 
+#[derive(Clone, Copy)]
 struct Passed {
     mark: Place,
     facts: Option<Facts>,
     pts: Option<u64>,
+    size: u64,
 }
 
 /// True when the GOP has become too long to be kept.
@@ -576,7 +718,9 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     let next = before.sequence + 1;
     let one = after.since(before.totals);
     if !stored && item.facts.is_some() {
-        state.counters.bypassed.add(Totals { buffers: 1, ..Totals::default() });
+        let one = Totals { buffers: 1, bytes: item.size, time: 0 };
+        state.unstored_out.subtract(one);
+        state.counters.bypassed.add(one);
     }
     if next <= state.cursor.position {
         let dropped = state.dropped_in_flight.as_ref().is_some_and(|range| range.contains(&before.sequence));
@@ -584,9 +728,7 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
         if dropped && stored {
             // It went out all the same.
             ledger.delivered.add(one);
-            ledger.dropped.buffers = ledger.dropped.buffers.saturating_sub(one.buffers);
-            ledger.dropped.bytes = ledger.dropped.bytes.saturating_sub(one.bytes);
-            state.dropped_in_flight = None;
+            ledger.dropped.subtract(one);
         } else {
             state.counters.replayed.add(one);
         }
@@ -606,6 +748,20 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     resumption.cut
 }
 
+fn put_back(imp: &DiskBuffer, items: Vec<Item>) {
+    let mut state = imp.state();
+    for item in items.into_iter().rev() {
+        if let Some(one) = item.unstored() {
+            state.unstored_out.subtract(one);
+        }
+        state.tail.put_back(item);
+    }
+}
+
+fn item_of((at, after, stored): Place) -> Item {
+    Item { sequence: at.sequence, before: at.totals, after, stored, content: Content::Nothing }
+}
+
 /// The record at the position, from what was read ahead or from memory; else the disk has to be asked.
 fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
     if let Some(item) = d.held.take() {
@@ -618,12 +774,16 @@ fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
     match state.tail.take(d.position) {
         Some(item) => {
             state.from_disk = false;
+            if let Some(one) = item.unstored() {
+                state.unstored_out.add(one);
+            }
             d.position = item.sequence + 1;
             Fetched::Memory(item)
         }
         None => {
             state.from_disk = true;
-            Fetched::Disk { until: state.tail.first() }
+            // Not what is being written just now: the state does not know it yet.
+            Fetched::Disk { until: state.tail.first().unwrap_or(Sequence::MAX).min(state.end.sequence) }
         }
     }
 }

@@ -1,9 +1,9 @@
 //! GObject glue: pads, properties, signals, state changes.
 //!
 //! Locks, in the order in which they may be taken, each for a moment:
-//! `ingest` (only the sink pad's streaming thread, which already holds the pad's stream lock, so nobody waits for it),
-//! `settings`, `state`. `session` and `position` are taken alone. None is held across a push, a query or a signal, and none
-//! but `ingest` across a disk access.
+//! `settings`, `state`. `session`, `ingest`, `domain` and `position` are taken alone. None is held across a push, a query, a
+//! signal, a message or a disk access. What `ingest` holds belongs to the sink pad's streaming thread, which takes it out
+//! while it works.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ use super::ingest::Ingest;
 use super::resume::Resume;
 use super::settings::{PROPERTIES, Settings};
 use super::state::{Activity, State};
-use crate::store::{Mark, Store, StoreError, Stream, Totals};
+use crate::store::{Count, Domain, Mark, Store, StoreError, Stream};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("diskbuffer", gst::DebugColorFlags::empty(), Some("Durable queue on disk"))
@@ -28,6 +28,17 @@ pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 const GRACE: Duration = Duration::from_millis(20);
 /// How long it may take after downstream was flushed.
 const FLUSH_GRACE: Duration = Duration::from_millis(400);
+
+/// As those of `queue`.
+#[derive(Debug, Clone, Copy)]
+pub enum Signal {
+    Overrun,
+    Underrun,
+    Running,
+    Pushing,
+}
+
+const SIGNAL_NAMES: [&str; 4] = ["overrun", "underrun", "running", "pushing"];
 
 /// The store while the element is READY or above.
 pub struct Session {
@@ -46,8 +57,7 @@ pub struct DiskBuffer {
     pub(super) item_add: Condvar,
     /// There may be room, or the push that was under way has ended.
     pub(super) item_del: Condvar,
-    /// Running-time domain of this run.
-    pub(super) domain: AtomicU64,
+    domain: Mutex<Option<Arc<Domain>>>,
     /// By how much running time is later downstream than upstream, in ns.
     pub(super) offset: AtomicU64,
     /// Stream time of what was sent last.
@@ -67,25 +77,49 @@ impl DiskBuffer {
         lock(&self.session).clone()
     }
 
-    pub(super) fn ingest(&self) -> MutexGuard<'_, Ingest> {
-        lock(&self.ingest)
+    /// Runs `f` with what only the sink pad's streaming thread uses. No lock is held meanwhile.
+    pub(super) fn with_ingest<R>(&self, f: impl FnOnce(&mut Ingest) -> R) -> R {
+        let mut ingest = std::mem::take(&mut *lock(&self.ingest));
+        let (flushes, resets) = std::mem::take(&mut self.state().flushes);
+        if flushes > 0 {
+            ingest.flush(resets);
+            if let Some(domain) = self.domain() {
+                domain.flushed(ingest.flushes());
+            }
+        }
+        let result = f(&mut ingest);
+        *lock(&self.ingest) = ingest;
+        result
+    }
+
+    /// The running-time domain of this run.
+    pub(super) fn domain(&self) -> Option<Arc<Domain>> {
+        lock(&self.domain).clone()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
-    pub(super) fn position(&self) -> MutexGuard<'_, Option<gst::ClockTime>> {
-        lock(&self.position)
+    pub(super) fn position(&self) -> Option<gst::ClockTime> {
+        *lock(&self.position)
+    }
+
+    pub(super) fn set_position(&self, position: Option<gst::ClockTime>) {
+        *lock(&self.position) = position;
     }
 
     /// Emits a signal without arguments, if anybody listens.
-    pub(super) fn emit(&self, name: &str) {
+    pub(super) fn emit(&self, signal: Signal) {
+        static IDS: LazyLock<Vec<Option<glib::subclass::SignalId>>> = LazyLock::new(|| {
+            let class = super::DiskBuffer::static_type();
+            SIGNAL_NAMES.iter().map(|name| glib::subclass::SignalId::lookup(name, class)).collect()
+        });
         let obj = self.obj();
-        let listening = glib::subclass::SignalId::lookup(name, obj.type_())
-            .is_some_and(|id| glib::signal::signal_has_handler_pending(&*obj, id, None, false));
-        if listening {
-            obj.emit_by_name::<()>(name, &[]);
+        if let Some(Some(id)) = IDS.get(signal as usize)
+            && glib::signal::signal_has_handler_pending(&*obj, *id, None, false)
+        {
+            obj.emit::<()>(*id, &[]);
         }
     }
 
@@ -96,17 +130,24 @@ impl DiskBuffer {
         self.item_del.notify_all();
     }
 
-    pub(super) fn start_delivery(&self) {
-        if !self.srcpad.is_active() {
-            return;
-        }
-        // A task that is only paused keeps its function. From its own thread it cannot be stopped and goes on as it is.
-        let _ = self.srcpad.stop_task();
-        let imp = self.ref_counted();
+    /// Starts the task; it waits through flushes and ends when the pad is deactivated.
+    fn start_delivery(&self) -> Result<(), glib::BoolError> {
+        let weak = self.obj().downgrade();
         let mut delivery = Delivery::default();
-        if let Err(err) = self.srcpad.start_task(move || imp.deliver(&mut delivery)) {
-            gst::element_imp_error!(self, gst::CoreError::Thread, ("The streaming task cannot be started: {err}"));
+        self.srcpad.start_task(move || {
+            if let Some(obj) = weak.upgrade() {
+                obj.imp().deliver(&mut delivery);
+            }
+        })
+    }
+
+    /// Tells the pipelines of a process apart: elements of one have the same ancestor.
+    fn pipeline_id(&self) -> u64 {
+        let mut top = self.obj().clone().upcast::<gst::Object>();
+        while let Some(parent) = top.parent() {
+            top = parent;
         }
+        top.as_ptr() as u64
     }
 
     fn open(&self) -> Result<(), gst::ErrorMessage> {
@@ -149,10 +190,10 @@ impl DiskBuffer {
     /// A run of the element begins: what is in the log is of earlier ones.
     fn begin_run(&self) {
         let Some(session) = self.session() else { return };
-        self.ingest().reset();
-        self.domain.store(session.stream.store().join_domain(), Ordering::Relaxed);
+        lock(&self.ingest).reset();
+        *lock(&self.domain) = Some(session.stream.store().join_domain(self.pipeline_id()));
         self.offset.store(0, Ordering::Relaxed);
-        *self.position() = None;
+        self.set_position(None);
         let overlap = self.settings().replay_overlap;
         let mut state = self.state();
         state.activity = Activity::Paused;
@@ -165,6 +206,8 @@ impl DiskBuffer {
         state.pushing = None;
         state.dropped_in_flight = None;
         state.gap = false;
+        state.unstored_out = Count::default();
+        state.flushes = (0, 0);
         state.generation += 1;
         if state.cursor.position >= state.end.sequence {
             // Nothing is owed: a resume has no business in what earlier runs have delivered.
@@ -207,16 +250,18 @@ impl DiskBuffer {
         let mut state = self.state();
         state.activity = Activity::Stopped;
         state.pushing = None;
-        let (buffers, bytes) = state.tail.unstored();
-        state.counters.rejected.add(Totals { buffers, bytes, time: 0 });
+        let gone = state.tail.unstored().plus(state.unstored_out);
         state.tail.clear();
+        state.count_forgotten();
+        let out = std::mem::take(&mut state.unstored_out);
+        state.counters.rejected = state.counters.rejected.plus(out);
         drop(state);
-        if buffers > 0 {
-            gst::warning!(CAT, imp = self, "{buffers} buffers that the disk refused were not delivered and are lost");
+        *lock(&self.domain) = None;
+        if gone.buffers > 0 {
+            gst::warning!(CAT, imp = self, "{} buffers that the disk refused were not delivered: lost", gone.buffers);
         }
         self.report();
         if let Some(session) = self.session() {
-            session.stream.store().domains().leave();
             if let Err(err) = session.stream.save_cursor() {
                 gst::warning!(CAT, imp = self, "The cursor is not saved, delivered data may be repeated: {err}");
             }
@@ -278,7 +323,7 @@ impl ObjectSubclass for DiskBuffer {
             state: Mutex::default(),
             item_add: Condvar::new(),
             item_del: Condvar::new(),
-            domain: AtomicU64::new(0),
+            domain: Mutex::default(),
             offset: AtomicU64::new(0),
             position: Mutex::default(),
         }
@@ -300,11 +345,11 @@ impl DiskBuffer {
         if mode != gst::PadMode::Push {
             return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
         }
+        self.state().stopping = !active;
+        self.set_flushing(!active);
         if active {
-            self.set_flushing(false);
-            self.start_delivery();
+            self.start_delivery()?;
         } else {
-            self.set_flushing(true);
             pad.stop_task()?;
         }
         Ok(())
@@ -343,10 +388,7 @@ impl ObjectImpl for DiskBuffer {
 
     fn signals() -> &'static [glib::subclass::Signal] {
         static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
-            ["overrun", "underrun", "running", "pushing"]
-                .into_iter()
-                .map(|name| glib::subclass::Signal::builder(name).run_first().build())
-                .collect()
+            SIGNAL_NAMES.into_iter().map(|name| glib::subclass::Signal::builder(name).run_first().build()).collect()
         });
         &SIGNALS
     }

@@ -4,14 +4,13 @@
 //! are never returned upstream, except where GStreamer wants it (not linked or not negotiated before anything was delivered,
 //! end of stream). It blocks only when full with `leaky=no`, and every wait ends with a flush or a state change.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::{CAT, DiskBuffer, Session};
+use super::imp::{CAT, DiskBuffer, Session, Signal};
 use super::settings::{FlushMode, Leaky, Settings};
 use super::state::{Full, State};
 use super::tail::{Content, Item};
@@ -26,6 +25,9 @@ const MAX_STEP: i64 = 10_000_000_000;
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How often a full disk is looked at again.
 const DISK_POLL: Duration = Duration::from_millis(500);
+/// Dropping at the entrance waits so long for a keyframe.
+const DROP_TIME: Duration = Duration::from_secs(30);
+const DROP_BYTES: u64 = 64 << 20;
 /// How long the space of dropped data may take to come back.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -50,10 +52,18 @@ pub struct Ingest {
 }
 
 struct Dropped {
+    since: Instant,
     /// PTS at which the dropped range begins.
     from: Option<gst::ClockTime>,
     totals: Totals,
     reason: Full,
+}
+
+impl Dropped {
+    /// No keyframe comes: better the rest than nothing for ever.
+    fn is_enough(&self) -> bool {
+        self.totals.bytes >= DROP_BYTES || self.since.elapsed() >= DROP_TIME
+    }
 }
 
 /// Room for a buffer, or none.
@@ -64,14 +74,19 @@ enum Room {
 
 impl Ingest {
     pub fn reset(&mut self) {
-        *self = Self { flushes: self.flushes, ..Self::default() };
+        *self = Self::default();
     }
 
-    /// Upstream will send a new segment and nothing else again.
-    fn flush(&mut self) {
+    /// Upstream will send a new segment and nothing else again. `resets` more times running time begins at 0.
+    pub fn flush(&mut self, resets: u32) {
+        self.flushes += u64::from(resets);
         let (caps, detector) = (self.caps.take(), std::mem::take(&mut self.detector));
         let flushed = self.flushed || self.domain_written;
         *self = Self { caps, detector, flushed, flushes: self.flushes, ..Self::default() };
+    }
+
+    pub fn flushes(&self) -> u64 {
+        self.flushes
     }
 
     fn running_time(&self, time: Option<gst::ClockTime>) -> Option<i64> {
@@ -103,16 +118,22 @@ impl Ingest {
 
 impl DiskBuffer {
     pub(super) fn sink_chain(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.with_ingest(|ingest| self.take_buffer(ingest, buffer))
+    }
+
+    pub(super) fn sink_chain_list(&self, list: gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.with_ingest(|ingest| self.take_list(ingest, list))
+    }
+
+    fn take_buffer(&self, ingest: &mut Ingest, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let session = self.session().ok_or(gst::FlowError::Flushing)?;
         let settings = self.settings();
-        let mut ingest = self.ingest();
-        let ingest = &mut *ingest;
         let now = crate::store::wall_clock();
-        self.receive(ingest, std::iter::once(buffer.as_ref()), now)?;
+        self.state().flow?;
+        self.report_sometimes(ingest);
         let stored = buffer::with_payload(&buffer, |payload| {
             let verdict = ingest.detector.inspect(buffer.flags(), payload);
-            let dropping = ingest.dropped.as_ref().map(|dropped| dropped.reason);
-            if let Room::Drop(reason) = self.make_room(&session, &settings, dropping, verdict.sync)? {
+            if let Room::Drop(reason) = self.make_room(&session, &settings, ingest.dropped.as_ref(), verdict.sync)? {
                 self.reject(ingest, &buffer, reason, verdict);
                 return Ok(gst::FlowSuccess::Ok);
             }
@@ -124,28 +145,26 @@ impl DiskBuffer {
             self.commit(&session, &settings, &[record], [Content::Buffer { buffer: out, facts }]);
             Ok(gst::FlowSuccess::Ok)
         });
-        stored.unwrap_or_else(|err| Err(self.unreadable(&err)))
+        stored.unwrap_or_else(|err| Err(self.unreadable([&*buffer], &err)))
     }
 
     /// Boundaries of the list are kept; it is stored, or dropped, as one.
-    pub(super) fn sink_chain_list(&self, list: gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
+    fn take_list(&self, ingest: &mut Ingest, list: gst::BufferList) -> Result<gst::FlowSuccess, gst::FlowError> {
         let session = self.session().ok_or(gst::FlowError::Flushing)?;
         let settings = self.settings();
-        let mut ingest = self.ingest();
-        let ingest = &mut *ingest;
         let now = crate::store::wall_clock();
-        self.receive(ingest, list.iter(), now)?;
+        self.state().flow?;
+        self.report_sometimes(ingest);
         let maps = list.iter().map(gst::BufferRef::map_readable).collect::<Result<Vec<_>, _>>();
-        let maps = maps.map_err(|err| self.unreadable(&err))?;
+        let maps = maps.map_err(|err| self.unreadable(list.iter(), &err))?;
         let payloads: Vec<[&[u8]; 1]> = maps.iter().map(|map| [map.as_slice()]).collect();
         let verdicts: Vec<Verdict> = list
             .iter()
             .zip(&payloads)
             .map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), payload))
             .collect();
-        let dropping = ingest.dropped.as_ref().map(|dropped| dropped.reason);
         let first = verdicts.first().copied().unwrap_or_default();
-        if let Room::Drop(reason) = self.make_room(&session, &settings, dropping, first.sync)? {
+        if let Room::Drop(reason) = self.make_room(&session, &settings, ingest.dropped.as_ref(), first.sync)? {
             for (buffer, verdict) in list.iter().zip(verdicts) {
                 self.reject(ingest, buffer, reason, verdict);
             }
@@ -170,25 +189,19 @@ impl DiskBuffer {
         Ok(gst::FlowSuccess::Ok)
     }
 
-    /// Counts what arrives, if anything may.
-    fn receive<'a>(
+    /// What cannot be read cannot be stored, and is not lost silently.
+    fn unreadable<'a>(
         &self,
-        ingest: &mut Ingest,
-        buffers: impl Iterator<Item = &'a gst::BufferRef>,
-        now: i64,
-    ) -> Result<(), gst::FlowError> {
+        buffers: impl IntoIterator<Item = &'a gst::BufferRef>,
+        err: &gst::glib::BoolError,
+    ) -> gst::FlowError {
         {
             let mut state = self.state();
-            state.flow?;
-            buffers.for_each(|buffer| state.counters.received.add(one(buffer)));
-            state.counters.last_received_at = now;
+            for buffer in buffers {
+                state.counters.received.add(one(buffer));
+                state.counters.rejected.add(one(buffer));
+            }
         }
-        self.report_sometimes(ingest);
-        Ok(())
-    }
-
-    /// What cannot be read cannot be stored, and is not lost silently.
-    fn unreadable(&self, err: &gst::glib::BoolError) -> gst::FlowError {
         gst::element_imp_error!(self, gst::ResourceError::Read, ("A buffer's memory cannot be mapped: {err}"));
         gst::FlowError::Error
     }
@@ -236,11 +249,19 @@ impl DiskBuffer {
 
     fn reject(&self, ingest: &mut Ingest, buffer: &gst::BufferRef, reason: Full, verdict: Verdict) {
         let one = one(buffer);
-        let dropped = ingest.dropped.get_or_insert(Dropped { from: buffer.pts(), totals: Totals::default(), reason });
+        let dropped = ingest.dropped.get_or_insert_with(|| Dropped {
+            since: Instant::now(),
+            from: buffer.pts(),
+            totals: Totals::default(),
+            reason,
+        });
         dropped.totals = dropped.totals.plus(one);
         // What it carried is in force for what follows.
         ingest.sets_unwritten |= verdict.sets_changed;
-        self.state().counters.rejected.add(one);
+        let mut state = self.state();
+        state.counters.received.add(one);
+        state.counters.rejected.add(one);
+        drop(state);
         gst::trace!(CAT, imp = self, "Not stored, {}: {buffer:?} {verdict:?}", reason.reason());
     }
 
@@ -271,7 +292,7 @@ impl DiskBuffer {
     /// Writes, once per run and flush, that running time counts from here.
     fn begin_domain(&self, session: &Session, settings: &Settings, ingest: &mut Ingest) {
         if !std::mem::replace(&mut ingest.domain_written, true) {
-            let domain = flushed(self.domain.load(Ordering::Relaxed), ingest.flushes);
+            let domain = flushed(self.domain().map_or(0, |domain| domain.number()), ingest.flushes);
             let coded = event::encode_domain(domain, ingest.flushed);
             self.commit_coded(session, settings, &coded, Content::Domain(domain));
         }
@@ -303,13 +324,18 @@ impl DiskBuffer {
             };
             let stored = error.is_none();
             for (record, content) in records.iter().zip(contents) {
+                let adds = record.contribution();
+                if adds.buffers > 0 {
+                    state.counters.received.add(adds);
+                    state.counters.last_received_at = crate::store::wall_clock();
+                }
                 match &content {
                     Content::Buffer { facts, .. } if facts.sync != Sync::None => state.counters.sync_points += 1,
                     Content::Event(event) if event.type_() == gst::EventType::Eos => state.live_eos = Some(sequence),
                     _ => {}
                 }
                 let before = state.end.totals;
-                let after = if stored { before.plus(record.contribution()) } else { before };
+                let after = if stored { before.plus(adds) } else { before };
                 state.tail.push(Item { sequence, before, after, stored, content });
                 sequence += 1;
                 state.end = Mark { sequence, totals: after };
@@ -357,7 +383,7 @@ impl DiskBuffer {
         &self,
         session: &Session,
         settings: &Arc<Settings>,
-        dropping: Option<Full>,
+        dropping: Option<&Dropped>,
         sync: Sync,
     ) -> Result<Room, gst::FlowError> {
         let mut told = false;
@@ -373,13 +399,13 @@ impl DiskBuffer {
             let Some(reason) = reason else {
                 // Once dropping has begun it goes on to the next keyframe.
                 return Ok(match dropping {
-                    Some(reason) if sync == Sync::None => Room::Drop(reason),
+                    Some(dropped) if sync == Sync::None && !dropped.is_enough() => Room::Drop(dropped.reason),
                     _ => Room::Store,
                 });
             };
             if !std::mem::replace(&mut told, true) {
                 gst::debug!(CAT, imp = self, "Full: {} reached", reason.reason());
-                self.emit("overrun");
+                self.emit(Signal::Overrun);
                 settings = self.settings();
                 continue;
             }
@@ -400,8 +426,13 @@ impl DiskBuffer {
                         let (guard, _) =
                             self.item_del.wait_timeout(state, DISK_POLL).unwrap_or_else(PoisonError::into_inner);
                         drop(guard);
-                        if reason == Full::Disk {
-                            store.refresh_space();
+                        match reason {
+                            Full::Disk => store.refresh_space(),
+                            Full::Memory if session.stream.probe() => {
+                                self.state().fault = None;
+                                self.tell_storage(Ok(()));
+                            }
+                            _ => {}
                         }
                     }
                     settings = self.settings();
@@ -458,9 +489,7 @@ impl DiskBuffer {
         match event.view() {
             gst::EventView::FlushStart(_) => {
                 self.set_flushing(true);
-                let forwarded = self.srcpad.push_event(event);
-                let _ = self.srcpad.pause_task();
-                forwarded
+                self.srcpad.push_event(event)
             }
             gst::EventView::FlushStop(e) => {
                 let reset = e.resets_time();
@@ -468,7 +497,7 @@ impl DiskBuffer {
                 self.restart_after_flush(reset);
                 forwarded
             }
-            _ if event.is_serialized() => self.take_event(event),
+            _ if event.is_serialized() => self.with_ingest(|ingest| self.take_event(ingest, event)),
             _ => gst::Pad::event_default(pad, Some(&*self.obj()), event),
         }
     }
@@ -476,16 +505,10 @@ impl DiskBuffer {
     fn restart_after_flush(&self, reset_time: bool) {
         let Some(session) = self.session() else { return };
         let mode = self.settings().flush_mode;
-        {
-            let mut ingest = self.ingest();
-            ingest.flush();
-            if reset_time {
-                ingest.flushes += 1;
-                session.stream.store().domains().reset();
-            }
-        }
         let dropped = {
             let mut state = self.state();
+            state.flushes.0 += 1;
+            state.flushes.1 += u32::from(reset_time);
             let from = state.cursor.position;
             let dropped = (mode == FlushMode::Discard).then(|| {
                 let end = state.end;
@@ -504,17 +527,24 @@ impl DiskBuffer {
         if let Some((from, to, dropped)) = dropped.filter(|d| d.2.buffers > 0) {
             self.tell_dropped("flush-mode=discard", from, to - 1, dropped);
         }
-        self.start_delivery();
+        self.item_add.notify_all();
     }
 
     /// Stores a serialized event.
-    fn take_event(&self, event: gst::Event) -> bool {
+    fn take_event(&self, ingest: &mut Ingest, event: gst::Event) -> bool {
         let Some(session) = self.session() else { return false };
         if self.state().flow.is_err() && !event.is_sticky() {
             return false;
         }
         let settings = self.settings();
-        let mut ingest = self.ingest();
+        if matches!(event.type_(), gst::EventType::StreamStart | gst::EventType::Segment) {
+            // Downstream has had enough of what was before, not of this.
+            let mut state = self.state();
+            if state.flow == Err(gst::FlowError::Eos) {
+                state.flow = Ok(gst::FlowSuccess::Ok);
+                state.generation += 1;
+            }
+        }
         match event.view() {
             gst::EventView::StreamStart(_) => self.state().live_eos = None,
             gst::EventView::Caps(e) => {
@@ -532,9 +562,9 @@ impl DiskBuffer {
             gst::EventView::Segment(e) => ingest.segment = Some(e.segment().clone()),
             _ => {}
         }
-        self.begin_domain(&session, &settings, &mut ingest);
+        self.begin_domain(&session, &settings, ingest);
         if let Some(dropped) = ingest.dropped.take_if(|_| event.type_() == gst::EventType::Eos) {
-            self.announce_gap(&session, &settings, &ingest, &dropped, None);
+            self.announce_gap(&session, &settings, ingest, &dropped, None);
         }
         let coded = event::encode(&event);
         self.commit_coded(&session, &settings, &coded, Content::Event(event));

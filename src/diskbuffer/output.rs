@@ -21,7 +21,7 @@ use crate::store::Sync;
 use crate::store::domains::same_run;
 
 impl DiskBuffer {
-    pub(super) fn enter_domain(&self, d: &mut Delivery, session: &Session, domain: u64) {
+    pub(super) fn enter_domain(&self, d: &mut Delivery, domain: u64) {
         if d.domain == Some(domain) {
             return;
         }
@@ -35,7 +35,7 @@ impl DiskBuffer {
         d.offset = match self.settings().timestamp_mode {
             TimestampMode::Original => Some(0),
             TimestampMode::Continuous => {
-                d.offsets.get(&domain).copied().or_else(|| session.stream.store().domains().offset(domain))
+                d.offsets.get(&domain).copied().or_else(|| self.domain().map_or(Some(0), |run| run.offset(domain)))
             }
         };
     }
@@ -63,8 +63,7 @@ impl DiskBuffer {
             (Some(offset), _) => offset,
             (None, Some(domain)) => {
                 let first = u64::try_from(first.unwrap_or(0)).unwrap_or(0);
-                let domains = session.stream.store().domains();
-                let mut offset = domains.settle(domain, first);
+                let mut offset = self.domain().map_or(0, |run| run.settle(domain, first));
                 // Another stream may have begun the epoch before this one had come that far.
                 if let Some(sent) = d.sent {
                     offset = offset.max(sent.saturating_sub(first));
@@ -79,7 +78,7 @@ impl DiskBuffer {
             return;
         }
         self.offset.store(offset, Ordering::Relaxed);
-        let live = self.domain.load(Ordering::Relaxed);
+        let live = self.domain().map_or(0, |run| run.number());
         let domain = d.domain;
         for sticky in d.sticky.values_mut().filter(|sticky| !sticky.sent) {
             sticky.sent = true;
@@ -113,18 +112,18 @@ impl DiskBuffer {
             if facts.sync == Sync::Open {
                 d.skip_before = buffer.pts();
             }
-            let complete = d.caps.as_ref().and_then(|caps| keyframe::with_sets(caps, &d.sets, &buffer));
             if facts.sync != Sync::None
-                && let Some(complete) = complete
+                && let Some(caps) = &d.caps
+                && let Some(complete) = keyframe::with_sets(caps, &d.sets, &buffer)
             {
                 buffer = complete;
             }
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
-        let end = buffer.pts().or(buffer.dts()).map(|t| t + buffer.duration().unwrap_or_default());
+        let end = buffer.pts().or(buffer.dts()).map(|t| t.saturating_add(buffer.duration().unwrap_or_default()));
         if let Some(end) = end {
             d.last_end = d.last_end.max(Some(end)).filter(|_| d.segment.is_some());
-            self.note_sent(d, session, end);
+            self.note_sent(d, end);
         }
         Some(buffer)
     }
@@ -140,14 +139,16 @@ impl DiskBuffer {
         }
     }
 
-    fn note_sent(&self, d: &mut Delivery, session: &Session, end: gst::ClockTime) {
+    fn note_sent(&self, d: &mut Delivery, end: gst::ClockTime) {
         let Some(segment) = &d.segment else { return };
-        *self.position() = segment.to_stream_time(end);
+        self.set_position(segment.to_stream_time(end));
         if let Some(time) = segment.to_running_time(end) {
-            let until = time.nseconds() + d.offset.unwrap_or(0);
+            let until = time.nseconds().saturating_add(d.offset.unwrap_or(0));
             // Before it is accepted: a repeat keeps its place in time anyway.
             d.sent = d.sent.max(Some(until));
-            session.stream.store().domains().sent(until);
+            if let Some(run) = &d.run {
+                run.sent(until);
+            }
         }
     }
 }

@@ -47,8 +47,10 @@ impl DiskBuffer {
             gst::QueryViewMut::AcceptCaps(q) => {
                 let caps = q.caps_owned();
                 // Foreign memory is not in the answer to a caps query. When its caps come all the same they have to get as far
-                // as the refusal that says what to do.
-                let accepted = foreign_memory(&caps).is_some() || self.srcpad.peer_query_accept_caps(&caps);
+                // as the refusal that says what to do. And once something was delivered or waits, downstream is no longer
+                // asked: it may be away, or be another one when these caps get there.
+                let decided = foreign_memory(&caps).is_some() || self.state().is_under_way();
+                let accepted = decided || self.srcpad.peer_query_accept_caps(&caps);
                 q.set_result(accepted);
                 true
             }
@@ -72,11 +74,12 @@ impl DiskBuffer {
                 let (live, min, max) = upstream.result();
                 let limit = self.settings().max_size_time;
                 // As much as it may hold; without a limit, anything.
-                let max = max.filter(|_| limit > 0).map(|max| max + gst::ClockTime::from_nseconds(limit));
+                let limit = (limit > 0).then(|| gst::ClockTime::from_nseconds(limit.min(i64::MAX as u64)));
+                let max = max.zip(limit).map(|(max, limit)| max.saturating_add(limit));
                 q.set(live, min, max);
                 true
             }
-            gst::QueryViewMut::Position(q) if q.format() == gst::Format::Time => match *self.position() {
+            gst::QueryViewMut::Position(q) if q.format() == gst::Format::Time => match self.position() {
                 Some(position) => {
                     q.set(position);
                     true

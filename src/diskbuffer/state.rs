@@ -96,6 +96,12 @@ pub struct State {
     pub dropped_in_flight: Option<std::ops::Range<Sequence>>,
     /// Tell downstream of a gap at the next buffer.
     pub gap: bool,
+    /// Buffers that are nowhere else and being pushed.
+    pub unstored_out: Count,
+    /// Flushes that the sink pad's thread has not taken note of, and how many of them reset running time.
+    pub flushes: (u32, u32),
+    /// The task has to end.
+    pub stopping: bool,
     pub counters: Counters,
     pub last_error: Option<String>,
 }
@@ -119,6 +125,9 @@ impl Default for State {
             fault: None,
             dropped_in_flight: None,
             gap: false,
+            unstored_out: Count::default(),
+            flushes: (0, 0),
+            stopping: false,
             counters: Counters::default(),
             last_error: None,
         }
@@ -141,7 +150,7 @@ impl State {
             Some(Full::Bytes)
         } else if reached(settings.max_size_time, level.time) {
             Some(Full::Time)
-        } else if self.fault.is_some() && self.tail.unstored().1 >= settings.max_memory_bytes {
+        } else if self.fault.is_some() && self.tail.unstored().bytes >= settings.max_memory_bytes {
             Some(Full::Memory)
         } else if disk_low && self.fault.is_none() && level.buffers > 0 {
             // With nothing undelivered, storing takes no space that is not given back at once.
@@ -177,6 +186,12 @@ impl State {
         dropped
     }
 
+    /// Unstored buffers that memory had to give up were not accepted after all.
+    pub fn count_forgotten(&mut self) {
+        let gone = self.tail.take_forgotten();
+        self.counters.rejected = self.counters.rejected.plus(gone);
+    }
+
     pub fn status(&self, now: Instant) -> Status {
         let stalled = self.activity == Activity::Playing
             && self.pushing.is_some_and(|since| now.saturating_duration_since(since) >= STALL);
@@ -195,6 +210,11 @@ impl State {
         } else {
             Status::Live
         }
+    }
+
+    /// Something was delivered in this run, or waits to be.
+    pub fn is_under_way(&self) -> bool {
+        self.delivered || self.outage.is_some() || self.level().buffers > 0
     }
 
     /// Whether an upstream event that carries running time means what it says there.

@@ -20,9 +20,10 @@ impl DiskBuffer {
         let session = self.session();
         let disk_bytes = session.as_ref().map_or(0, |s| s.stream.store().disk_bytes());
         let now = Instant::now();
-        let state = self.state();
+        let mut state = self.state();
+        state.count_forgotten();
         let ledger = state.cursor.ledger;
-        let (queued, queued_bytes) = state.tail.unstored();
+        let queued = state.tail.unstored().plus(state.unstored_out);
         let total = |totals: Totals| Count { buffers: totals.buffers, bytes: totals.bytes };
         let ratio = match state.counters.received.buffers {
             0 => 0.0,
@@ -46,7 +47,7 @@ impl DiskBuffer {
             ("received", state.counters.received),
             ("stored", total(state.end.totals)),
             ("bypassed", state.counters.bypassed),
-            ("queued", Count { buffers: queued, bytes: queued_bytes }),
+            ("queued", queued),
             ("rejected", state.counters.rejected),
             ("delivered", ledger.delivered),
             ("pending", total(state.level())),

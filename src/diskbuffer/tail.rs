@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::media::buffer::Facts;
 use crate::media::nal::ParameterSets;
-use crate::store::{Sequence, Totals};
+use crate::store::{Count, Sequence, Sync, Totals};
 
 /// A record on its way out.
 #[derive(Debug, Clone)]
@@ -44,8 +44,10 @@ impl Item {
         }
     }
 
-    pub fn is_buffer(&self) -> bool {
-        matches!(self.content, Content::Buffer { .. })
+    /// What would be lost with it: a buffer that is nowhere else.
+    pub fn unstored(&self) -> Option<Totals> {
+        let buffer = matches!(self.content, Content::Buffer { .. });
+        (buffer && !self.stored).then(|| Totals { buffers: 1, bytes: self.size(), time: 0 })
     }
 }
 
@@ -53,8 +55,10 @@ impl Item {
 pub struct Tail {
     items: VecDeque<Item>,
     bytes: u64,
-    /// Buffers that are nowhere else, and their bytes.
-    unstored: (u64, u64),
+    /// Buffers that are nowhere else.
+    unstored: Count,
+    /// Such buffers that were passed over.
+    forgotten: Count,
 }
 
 impl Tail {
@@ -62,60 +66,89 @@ impl Tail {
         self.bytes
     }
 
-    pub fn unstored(&self) -> (u64, u64) {
+    pub fn unstored(&self) -> Count {
         self.unstored
+    }
+
+    /// Buffers that are gone for good, since this was last asked.
+    pub fn take_forgotten(&mut self) -> Count {
+        std::mem::take(&mut self.forgotten)
     }
 
     pub fn first(&self) -> Option<Sequence> {
         self.items.front().map(|item| item.sequence)
     }
 
-    pub fn push(&mut self, item: Item) {
+    fn count(&mut self, item: &Item) {
         self.bytes += item.size();
-        if !item.stored && item.is_buffer() {
-            self.unstored.0 += 1;
-            self.unstored.1 += item.size();
+        if let Some(one) = item.unstored() {
+            self.unstored.add(one);
         }
+    }
+
+    fn uncount(&mut self, item: &Item) {
+        self.bytes -= item.size();
+        if let Some(one) = item.unstored() {
+            self.unstored.subtract(one);
+        }
+    }
+
+    pub fn push(&mut self, item: Item) {
+        self.count(&item);
         self.items.push_back(item);
     }
 
     /// Takes back a record that was not accepted and is nowhere else.
     pub fn put_back(&mut self, item: Item) {
-        self.bytes += item.size();
-        if !item.stored && item.is_buffer() {
-            self.unstored.0 += 1;
-            self.unstored.1 += item.size();
-        }
+        self.count(&item);
         self.items.push_front(item);
     }
 
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
-        self.bytes -= item.size();
-        if !item.stored && item.is_buffer() {
-            self.unstored.0 -= 1;
-            self.unstored.1 -= item.size();
-        }
+        self.uncount(&item);
         Some(item)
     }
 
     /// Lets go of stored records until at most `limit` bytes are held.
     pub fn shrink(&mut self, limit: u64) {
-        while self.bytes > limit && self.items.front().is_some_and(|item| item.stored) {
-            self.pop();
+        while self.bytes > limit
+            && let Some(at) = self.items.iter().position(|item| item.stored)
+            && let Some(item) = self.items.remove(at)
+        {
+            self.uncount(&item);
         }
     }
 
     /// Takes the record at `position`, forgetting those before it. `None` when the disk has to be asked.
     pub fn take(&mut self, position: Sequence) -> Option<Item> {
         while self.first().is_some_and(|first| first < position) {
-            self.pop();
+            self.forget_first();
         }
         if self.first() == Some(position) { self.pop() } else { None }
     }
 
+    fn forget_first(&mut self) {
+        if let Some(one) = self.pop().and_then(|item| item.unstored()) {
+            self.forgotten.add(one);
+        }
+    }
+
     pub fn clear(&mut self) {
-        *self = Self::default();
+        while !self.items.is_empty() {
+            self.forget_first();
+        }
+    }
+
+    /// What the first buffer at or after `position` says, if the records from there on are here.
+    pub fn sync_at(&self, position: Sequence) -> Option<Sync> {
+        if self.first()? > position {
+            return None;
+        }
+        self.items.iter().find_map(|item| match &item.content {
+            Content::Buffer { facts, .. } if item.sequence >= position => Some(facts.sync),
+            _ => None,
+        })
     }
 }
 
@@ -154,9 +187,12 @@ mod tests {
         tail.push(item(1, 10, false));
         tail.push(item(2, 10, true));
         tail.shrink(0);
-        assert_eq!((tail.first(), tail.unstored()), (Some(1), (1, 10)));
+        assert_eq!((tail.first(), tail.bytes()), (Some(1), 10));
+        assert_eq!(tail.unstored(), Count { buffers: 1, bytes: 10 });
         tail.take(1);
-        tail.shrink(0);
-        assert_eq!((tail.bytes(), tail.unstored()), (0, (0, 0)));
+        tail.push(item(3, 10, false));
+        tail.clear();
+        assert_eq!((tail.bytes(), tail.unstored()), (0, Count::default()));
+        assert_eq!(tail.take_forgotten(), Count { buffers: 1, bytes: 10 });
     }
 }

@@ -369,7 +369,7 @@ pub fn later(event: &gst::Event, offset: u64) -> gst::Event {
     {
         let mut segment = segment.clone();
         let base = segment.base().unwrap_or(gst::ClockTime::ZERO);
-        segment.set_base(base + gst::ClockTime::from_nseconds(offset));
+        segment.set_base(base.saturating_add(gst::ClockTime::from_nseconds(offset)));
         return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
     }
     event.clone()

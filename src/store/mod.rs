@@ -34,7 +34,7 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
-pub use domains::Domains;
+pub use domains::Domain;
 pub use error::StoreError;
 pub use log::{Durability, StoreOptions, wall_clock};
 pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
@@ -74,14 +74,9 @@ impl Store {
         }
     }
 
-    /// The running-time domains of the streams that are being sent.
-    pub fn domains(&self) -> &Domains {
-        &self.log().domains
-    }
-
-    /// Enters a running-time domain, see [`Domains::join`].
-    pub fn join_domain(&self) -> u64 {
-        self.log().domains.join(self.log().session)
+    /// Enters the running-time domain of a pipeline: the same for all its streams in this store.
+    pub fn join_domain(&self, pipeline: u64) -> Arc<Domain> {
+        self.log().domains.join(self.log().session, pipeline)
     }
 
     /// The file system has less free space than the floor.

@@ -160,6 +160,15 @@ impl Count {
         self.buffers += totals.buffers;
         self.bytes += totals.bytes;
     }
+
+    pub fn subtract(&mut self, totals: Totals) {
+        self.buffers = self.buffers.saturating_sub(totals.buffers);
+        self.bytes = self.bytes.saturating_sub(totals.bytes);
+    }
+
+    pub fn plus(self, other: Count) -> Count {
+        Count { buffers: self.buffers + other.buffers, bytes: self.bytes + other.bytes }
+    }
 }
 
 /// What became of the buffers before the cursor: their sum is `totals` of the cursor.

@@ -353,7 +353,17 @@ impl Stream {
     }
 
     fn iterate(&self, extent: u32, lane: Lane, from: Sequence, fill_cache: bool) -> DBRawIterator<'_> {
-        let mut options = ReadOptions::default();
+        self.iterate_with(ReadOptions::default(), extent, lane, from, fill_cache)
+    }
+
+    fn iterate_with(
+        &self,
+        mut options: ReadOptions,
+        extent: u32,
+        lane: Lane,
+        from: Sequence,
+        fill_cache: bool,
+    ) -> DBRawIterator<'_> {
         options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
         options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
         // Read once; the cache is for the files' indexes.
@@ -402,8 +412,16 @@ impl Stream {
         chunk: &mut Chunk,
     ) -> Result<bool, StoreError> {
         let id = self.stream.id;
-        let mut data = self.iterate(extent, Lane::Data(id), from, false);
-        let mut state = self.iterate(extent, Lane::State(id), from.max(1), true);
+        // Both lanes as of one moment: else what is being written shows in the one and not in the other, and what the other
+        // does not show is passed over.
+        let snapshot = self.log().db.snapshot();
+        let options = || {
+            let mut options = ReadOptions::default();
+            options.set_snapshot(&snapshot);
+            options
+        };
+        let mut data = self.iterate_with(options(), extent, Lane::Data(id), from, false);
+        let mut state = self.iterate_with(options(), extent, Lane::State(id), from.max(1), true);
         let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
         loop {
             let iter = match (sequence(&data), sequence(&state)) {
@@ -478,6 +496,11 @@ impl Stream {
                 _ => return Ok(None),
             }
         }
+    }
+
+    /// Whether the disk takes data.
+    pub fn probe(&self) -> bool {
+        self.log().save_cursors(true).is_ok()
     }
 
     /// Saves the cursor now and not in 100 ms.

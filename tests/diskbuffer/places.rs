@@ -53,16 +53,18 @@ fn accept_any_caps(pad: &gst::Pad) {
     });
 }
 
-/// Pushes what `feed` pushes into a stream of H.264 by each way, and compares; what arrived, once for each way.
+/// Pushes what `feed` pushes into a stream of H.264, and compares; what arrived.
+fn arrives_by(way: Way, feed: impl Fn(&Rig)) -> Vec<Passing> {
+    let temp = tempfile::tempdir().unwrap();
+    let passage = Passage::begin(temp.path(), way);
+    passage.rig.start_stream("s", &h264_caps());
+    feed(&passage.rig);
+    passage.end(way)
+}
+
+/// The same by each way.
 fn arrives(feed: impl Fn(&Rig)) -> Vec<Vec<Passing>> {
-    let by = |way| {
-        let temp = tempfile::tempdir().unwrap();
-        let passage = Passage::begin(temp.path(), way);
-        passage.rig.start_stream("s", &h264_caps());
-        feed(&passage.rig);
-        passage.end(way)
-    };
-    Way::ALL.into_iter().map(by).collect()
+    Way::ALL.into_iter().map(|way| arrives_by(way, &feed)).collect()
 }
 
 /// Where events of a type arrived, as the number of buffers before each, and what they say.
@@ -232,6 +234,24 @@ fn many_events_between_two_buffers_keep_their_order() {
                 assert!(rig.source.push_event(event));
             }
         }
+    });
+}
+
+/// The disk is read while buffers and events are being written, which lie apart there. Several at a time, for a reader that
+/// is held up sees the difference.
+#[test]
+fn events_do_not_overtake_buffers_that_are_being_written() {
+    let feed = |rig: &Rig| {
+        for i in 0..10_000 {
+            rig.push(frame(i, 50, 100));
+            if i % 25 == 0 {
+                let zone = gst::Structure::builder("zone").field("number", i).build();
+                assert!(rig.source.push_event(gst::event::CustomDownstreamSticky::new(zone)));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        (0..16).for_each(|_| drop(scope.spawn(|| arrives_by(Way::Disk, feed))));
     });
 }
 
@@ -407,4 +427,32 @@ fn memory_that_cannot_be_read_is_refused_with_advice() {
     let gst::MessageView::Error(error) = message.view() else { unreachable!() };
     let text = error.error().to_string();
     assert!(text.contains("memory:NVMM") && text.contains("after the encoder"), "{text}");
+}
+
+#[test]
+fn streams_keep_their_groups_through_an_outage() {
+    init();
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    sink.answer(Some(gst::FlowError::Error));
+    let rig = Rig::with_sink(temp.path(), &[], sink);
+    let groups = [gst::GroupId::next(), gst::GroupId::next()];
+    for (i, group) in (0..).zip(groups) {
+        let start = gst::event::StreamStart::builder(&i.to_string()).group_id(group).build();
+        assert!(rig.source.push_event(start));
+        assert!(rig.source.push_event(gst::event::Caps::new(&h264_caps())));
+        assert!(rig.source.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new())));
+        push_frames(&rig, 10 * i..10 * i + 10);
+    }
+    rig.message("diskbuffer-outage");
+    rig.sink.answer(None);
+    rig.sink.wait_buffers(20);
+    for (i, group) in (0..).zip(groups) {
+        let starts: Vec<_> = rig.sink.events().into_iter().map(|(_, event)| event).collect();
+        let mut starts = starts.iter().filter_map(|event| match event.view() {
+            gst::EventView::StreamStart(start) if start.stream_id() == i.to_string() => Some(start.group_id()),
+            _ => None,
+        });
+        assert!(starts.all(|found| found == Some(group)));
+    }
 }
