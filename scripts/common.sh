@@ -127,13 +127,14 @@ work_directory() {
     trap 'exit 143' TERM
 }
 
-# Lets GStreamer see the built plugin, with a plugin registry of our own: the user's stays as it is.
+# use_plugin [DIRECTORY]: lets GStreamer see the built plugin, with a plugin registry of our own: the user's stays as it is.
 use_plugin() {
-    export GST_PLUGIN_PATH=$target/release${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
+    local directory=${1:-$target/release}
+    export GST_PLUGIN_PATH=$directory${GST_PLUGIN_PATH:+:$GST_PLUGIN_PATH}
     export GST_REGISTRY=$work/registry.bin
     gst-inspect-1.0 streambuffer >"$work/inspect" 2>&1 || {
         cat "$work/inspect" >&2
-        die "GStreamer does not load $target/release/libgststreambuffer.so; look at the lines above"
+        die "GStreamer does not load $directory/libgststreambuffer.so; look at the lines above"
     }
 }
 
