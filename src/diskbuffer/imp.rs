@@ -262,8 +262,8 @@ impl DiskBuffer {
         }
         self.report();
         if let Some(session) = self.session() {
-            if let Err(err) = session.stream.save_cursor() {
-                gst::warning!(CAT, imp = self, "The cursor is not saved, delivered data may be repeated: {err}");
+            if !session.stream.save_cursor() {
+                gst::warning!(CAT, imp = self, "The disk does not take the cursor now: delivered data may be repeated");
             }
         }
     }

@@ -58,10 +58,6 @@ impl Directory {
         self.path.join(DATABASE)
     }
 
-    pub fn ballast(&self) -> PathBuf {
-        self.path.join("ballast")
-    }
-
     /// Bytes that the store occupies on the disk, counted in blocks.
     pub fn disk_bytes(&self) -> u64 {
         fn sum(dir: &Path) -> u64 {

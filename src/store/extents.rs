@@ -1,29 +1,38 @@
 //! The table of extents: which extent holds which sequences of which stream, and when it is dead.
 //!
 //! Sequences of a stream grow from extent to extent, so the first sequence of each stream in each extent is enough to find
-//! a record. An extent is dead when no stream has a record in it at or above the stream's log start; its files go then.
+//! a record. An extent is dead when no stream has a record in it at or above the stream's log start; it leaves the table
+//! then, and files that hold nothing of the table's extents can go.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::record::{Sequence, Totals};
+use super::record::Sequence;
 
+/// Where a stream stands at the start of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct First {
     pub sequence: Sequence,
-    pub totals: Totals,
+    /// Payload bytes before it.
+    pub bytes: u64,
 }
 
 #[derive(Debug)]
 struct Entry {
     id: u32,
-    /// Of every stream known when the extent was opened.
-    first: HashMap<u32, First>,
+    /// Of every stream known when the extent was opened, by stream.
+    first: Vec<(u32, First)>,
     /// Streams with records in it that may still be wanted, with their payload bytes. Only once a later extent exists.
-    live: HashMap<u32, u64>,
-    /// Extents whose records lie in the same files since they were compacted together: first and last.
-    group: (u32, u32),
+    live: Vec<(u32, u64)>,
     /// Payload bytes when it was closed.
     bytes: u64,
+    /// Compacted already: nothing more to gain.
+    compacted: bool,
+}
+
+impl Entry {
+    fn first(&self, stream: u32) -> Option<First> {
+        self.first.binary_search_by_key(&stream, |f| f.0).ok().map(|at| self.first[at].1)
+    }
 }
 
 /// Extents from the oldest to the one being written.
@@ -45,32 +54,48 @@ pub struct Span {
     pub end: Option<Sequence>,
 }
 
+/// Closed extents of which little is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    pub first: u32,
+    pub last: u32,
+    /// Payload bytes that are still wanted.
+    pub live: u64,
+}
+
+/// A compaction reads a run as a whole and must come to its end soon.
+const MAX_RUN: u32 = 16;
+
 impl Extents {
     /// Opens an extent; the one before it is closed with it.
-    pub fn push(&mut self, id: u32, first: HashMap<u32, First>) {
+    pub fn push(&mut self, id: u32, mut first: Vec<(u32, First)>) {
+        first.sort_unstable_by_key(|f| f.0);
         if let Some(last) = self.entries.back_mut() {
-            let bounds = first.iter().filter_map(|(stream, next)| {
+            for (stream, next) in &first {
                 // One that is not in the earlier extent begins with this one.
-                let start = last.first.get(stream).unwrap_or(next);
-                let bytes = next.totals.since(start.totals).bytes;
-                (next.sequence > start.sequence).then_some((*stream, next.sequence, bytes))
-            });
-            let mut live = HashMap::new();
-            for (stream, end, bytes) in bounds {
+                let start = last.first(*stream).unwrap_or(*next);
+                let bytes = next.bytes.saturating_sub(start.bytes);
                 last.bytes += bytes;
-                if self.log_start.get(&stream).is_none_or(|start| *start < end) {
-                    live.insert(stream, bytes);
+                let wanted = self.log_start.get(stream).is_none_or(|start| *start < next.sequence);
+                if next.sequence > start.sequence && wanted {
+                    last.live.push((*stream, bytes));
                 }
             }
-            last.live = live;
         }
-        self.entries.push_back(Entry { id, first, live: HashMap::new(), group: (id, id), bytes: 0 });
+        self.entries.push_back(Entry { id, first, live: Vec::new(), bytes: 0, compacted: false });
+    }
+
+    /// Whether the newest extent can hold records of the stream.
+    pub fn knows(&self, stream: u32) -> bool {
+        self.entries.back().is_some_and(|e| e.first(stream).is_some())
     }
 
     /// A stream that begins in the newest extent.
     pub fn add_stream(&mut self, stream: u32, first: First) {
-        if let Some(last) = self.entries.back_mut() {
-            last.first.insert(stream, first);
+        if let Some(last) = self.entries.back_mut()
+            && let Err(at) = last.first.binary_search_by_key(&stream, |f| f.0)
+        {
+            last.first.insert(at, (stream, first));
         }
     }
 
@@ -80,12 +105,12 @@ impl Extents {
     }
 
     fn first(&self, index: usize, stream: u32) -> Option<First> {
-        self.entries.get(index)?.first.get(&stream).copied()
+        self.entries.get(index)?.first(stream)
     }
 
     /// Index of the extent in which `sequence` lies or would lie.
     fn locate(&self, stream: u32, sequence: Sequence) -> usize {
-        self.entries.partition_point(|e| e.first.get(&stream).is_none_or(|f| f.sequence <= sequence)).saturating_sub(1)
+        self.entries.partition_point(|e| e.first(stream).is_none_or(|f| f.sequence <= sequence)).saturating_sub(1)
     }
 
     /// Up to `limit` stretches from the one that holds `from`, in order.
@@ -110,8 +135,9 @@ impl Extents {
         *start = sequence;
         let passed = self.passed.get(&stream).copied().unwrap_or(0);
         let mut index = self.entries.partition_point(|e| e.id < passed);
-        while self.first(index + 1, stream).is_some_and(|next| next.sequence <= sequence) {
-            self.entries[index].live.remove(&stream);
+        // Extents from before the stream hold nothing of it.
+        while self.entries.get(index + 1).is_some_and(|e| e.first(stream).is_none_or(|f| f.sequence <= sequence)) {
+            self.entries[index].live.retain(|live| live.0 != stream);
             index += 1;
         }
         if let Some(entry) = self.entries.get(index) {
@@ -119,65 +145,61 @@ impl Extents {
         }
     }
 
-    /// Whether [`Extents::take_dead`] would find something.
-    pub fn has_dead(&self) -> bool {
-        self.closed().any(|e| e.live.is_empty() && self.group_dead(e.group))
-    }
-
     fn closed(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().take(self.entries.len().saturating_sub(1))
     }
 
-    fn group_dead(&self, (first, last): (u32, u32)) -> bool {
-        first == last || self.closed().filter(|e| (first..=last).contains(&e.id)).all(|e| e.live.is_empty())
+    pub fn has_dead(&self) -> bool {
+        self.closed().any(|e| e.live.is_empty())
     }
 
-    /// Forgets the dead extents and tells their ranges, first to last, neighbours together.
-    pub fn take_dead(&mut self) -> Vec<(u32, u32)> {
-        let mut ranges: Vec<(u32, u32)> = Vec::new();
+    /// Forgets the dead extents.
+    pub fn drop_dead(&mut self) {
         let newest = self.entries.back().map(|e| e.id);
-        let dead: Vec<(u32, (u32, u32))> =
-            self.closed().filter(|e| e.live.is_empty() && self.group_dead(e.group)).map(|e| (e.id, e.group)).collect();
-        for (id, group) in &dead {
-            match ranges.last_mut() {
-                // Ids between two neighbours in the table belong to extents that are gone already.
-                Some(range) if self.adjacent(range.1, *id) || range.1 >= group.0 => range.1 = range.1.max(group.1),
-                _ => ranges.push(*group),
-            }
-        }
-        self.entries.retain(|e| Some(e.id) == newest || dead.binary_search_by_key(&e.id, |d| d.0).is_err());
-        ranges
+        self.entries.retain(|e| Some(e.id) == newest || !e.live.is_empty());
     }
 
-    fn adjacent(&self, earlier: u32, later: u32) -> bool {
-        !self.entries.iter().any(|e| e.id > earlier && e.id < later)
+    /// Whether one of the extents from `first` to `last` is in the table.
+    pub fn any_within(&self, first: u32, last: u32) -> bool {
+        let index = self.entries.partition_point(|e| e.id < first);
+        self.entries.get(index).is_some_and(|e| e.id <= last)
     }
 
-    /// A run of closed extents of which at most a quarter is wanted, worth `min_bytes` of reclaimed space: first and last.
-    pub fn mostly_dead(&self, min_bytes: u64) -> Option<(u32, u32)> {
-        let mut run: Option<(u32, u32, u64)> = None;
-        let mut best: Option<(u32, u32, u64)> = None;
+    /// The newest extent, which is being written.
+    pub fn newest(&self) -> Option<u32> {
+        self.entries.back().map(|e| e.id)
+    }
+
+    /// A run of closed extents of which at most a quarter is wanted, worth `min_bytes` of reclaimed space.
+    pub fn mostly_dead(&self, min_bytes: u64) -> Option<Run> {
+        let mut best: Option<(Run, u64)> = None;
+        let mut current: Option<(Run, u64)> = None;
+        let mut length = 0;
         for entry in self.closed() {
-            let live: u64 = entry.live.values().sum();
+            let live: u64 = entry.live.iter().map(|l| l.1).sum();
+            if entry.compacted || live > entry.bytes / 4 || length == MAX_RUN {
+                (current, length) = (None, 0);
+                if entry.compacted || live > entry.bytes / 4 {
+                    continue;
+                }
+            }
             let reclaimed = entry.bytes.saturating_sub(live);
-            let candidate = entry.group.0 == entry.group.1 && live > 0 && live <= entry.bytes / 4;
-            run = match run {
-                Some((first, _, sum)) if candidate => Some((first, entry.id, sum + reclaimed)),
-                _ if candidate => Some((entry.id, entry.id, reclaimed)),
-                _ => None,
-            };
-            if run.map_or(0, |r| r.2) > best.map_or(0, |b| b.2) {
-                best = run;
+            length += 1;
+            current = Some(match current {
+                Some((run, sum)) => (Run { last: entry.id, live: run.live + live, ..run }, sum + reclaimed),
+                None => (Run { first: entry.id, last: entry.id, live }, reclaimed),
+            });
+            if current.map(|c| c.1) > best.map(|b| b.1) {
+                best = current;
             }
         }
-        best.filter(|b| b.2 >= min_bytes && b.0 < b.1).map(|b| (b.0, b.1))
+        best.filter(|(run, sum)| *sum >= min_bytes && run.first < run.last).map(|(run, _)| run)
     }
 
-    /// The extents from `first` to `last` share their files from now on.
-    pub fn merged(&mut self, first: u32, last: u32) {
-        for entry in self.entries.iter_mut().filter(|e| (first..=last).contains(&e.id)) {
-            entry.group = (first, last);
-            entry.bytes = entry.live.values().sum();
+    /// A run was compacted, or there was nothing to gain.
+    pub fn compacted(&mut self, run: Run) {
+        for entry in self.entries.iter_mut().filter(|e| (run.first..=run.last).contains(&e.id)) {
+            entry.compacted = true;
         }
     }
 }
@@ -186,13 +208,8 @@ impl Extents {
 mod tests {
     use super::*;
 
-    fn first(pairs: &[(u32, u64)]) -> HashMap<u32, First> {
-        pairs
-            .iter()
-            .map(|&(stream, sequence)| {
-                (stream, First { sequence, totals: Totals { bytes: sequence * 10, ..Totals::default() } })
-            })
-            .collect()
+    fn first(pairs: &[(u32, u64)]) -> Vec<(u32, First)> {
+        pairs.iter().map(|&(stream, sequence)| (stream, First { sequence, bytes: sequence * 10 })).collect()
     }
 
     fn table() -> Extents {
@@ -202,6 +219,10 @@ mod tests {
         extents.push(4, first(&[(1, 20), (2, 1)]));
         extents.push(5, first(&[(1, 30), (2, 5)]));
         extents
+    }
+
+    fn ids(extents: &Extents) -> Vec<u32> {
+        extents.entries.iter().map(|e| e.id).collect()
     }
 
     #[test]
@@ -220,24 +241,28 @@ mod tests {
     fn an_extent_dies_when_its_last_stream_has_passed() {
         let mut extents = table();
         extents.advance(1, 25);
-        assert_eq!(extents.take_dead(), [(1, 2)]);
+        extents.drop_dead();
+        assert_eq!(ids(&extents), [4, 5]);
         extents.advance(1, 30);
         assert!(!extents.has_dead(), "stream 2 has records in extent 4");
         extents.advance(2, 5);
-        assert_eq!(extents.take_dead(), [(4, 4)]);
+        extents.drop_dead();
+        assert_eq!(ids(&extents), [5]);
         extents.advance(1, 99);
         assert!(!extents.has_dead(), "the newest extent is being written");
         assert_eq!(extents.spans(1, 0, 9).len(), 1);
     }
 
     #[test]
-    fn extents_that_share_files_die_together() {
-        let mut extents = table();
-        extents.merged(1, 2);
-        extents.advance(1, 10);
-        assert!(!extents.has_dead());
-        extents.advance(1, 20);
-        assert_eq!(extents.take_dead(), [(1, 2)]);
+    fn a_stream_that_came_later_is_not_held_up_by_extents_from_before_it() {
+        let mut extents = Extents::default();
+        extents.push(1, first(&[(1, 1)]));
+        extents.push(2, first(&[(1, 10)]));
+        extents.push(3, first(&[(1, 10), (2, 1)]));
+        extents.push(4, first(&[(1, 10), (2, 50)]));
+        extents.advance(2, 50);
+        extents.drop_dead();
+        assert_eq!(ids(&extents), [1, 4], "stream 1 is stalled in extent 1");
     }
 
     #[test]
@@ -248,9 +273,28 @@ mod tests {
         }
         assert_eq!(extents.mostly_dead(1), None);
         extents.advance(1, 400);
-        assert_eq!(extents.mostly_dead(2000), Some((1, 3)));
+        let run = Run { first: 1, last: 3, live: 30 };
+        assert_eq!(extents.mostly_dead(2000), Some(run));
         assert_eq!(extents.mostly_dead(5000), None);
-        extents.merged(1, 3);
+        extents.compacted(run);
         assert_eq!(extents.mostly_dead(1), None);
+    }
+
+    #[test]
+    fn a_run_is_bounded() {
+        let mut extents = Extents::default();
+        for id in 1..=40u32 {
+            extents.push(id, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
+        }
+        extents.advance(1, 4000);
+        let run = extents.mostly_dead(1);
+        assert!(run.is_some_and(|run| run.last - run.first < MAX_RUN), "{run:?}");
+    }
+
+    #[test]
+    fn files_of_the_table_are_known() {
+        let extents = table();
+        assert!(extents.any_within(3, 4) && extents.any_within(1, 9));
+        assert!(!extents.any_within(3, 3) && !extents.any_within(6, 9));
     }
 }

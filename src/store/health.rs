@@ -5,16 +5,19 @@
 //! full all the same, and put back when there is space again.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use rocksdb::{BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 
 use super::error::StoreError;
 
 const MIB: u64 = 1 << 20;
+
+/// Space set aside in the store's directory.
+const BALLAST: &str = "ballast";
 
 /// Upper bound of a memtable: an eighth of the memory that the elements of a process may use together.
 const MAX_MEMTABLE: u64 = 16 * MIB;
@@ -26,7 +29,7 @@ pub fn database_options(memtable: u64) -> Options {
     // Media is compressed already.
     options.set_compression_type(DBCompressionType::None);
     // The writer ends an extent before RocksDB would switch by itself.
-    options.set_write_buffer_size((memtable + memtable / 2) as usize);
+    options.set_write_buffer_size((memtable * 2) as usize);
     options.set_max_write_buffer_number(3);
     // One flushed file at a time goes down a level: moved, not rewritten, and files of level 0 cannot be dropped by range.
     options.set_level_zero_file_num_compaction_trigger(1);
@@ -64,17 +67,22 @@ pub struct Space {
 }
 
 impl Space {
-    pub fn new(path: &Path, ballast: PathBuf, min_free: u64, memtable: Option<u64>) -> Result<Self, StoreError> {
+    /// `limit` bounds the memtables, in bytes.
+    pub fn new(path: &Path, min_free: u64, limit: Option<u64>) -> Result<Self, StoreError> {
+        let ballast = path.join(BALLAST);
         let stat = statvfs(path).map_err(|err| StoreError::Io { path: path.to_owned(), source: err.into() })?;
         let volume = stat.f_blocks.saturating_mul(stat.f_frsize);
-        let memtable = memtable.unwrap_or(MAX_MEMTABLE).min(volume / 16).max(MIN_MEMTABLE);
+        let memtable = limit.unwrap_or(u64::MAX).min(MAX_MEMTABLE).min(volume / 16).max(MIN_MEMTABLE);
         let floor = min_free.min(volume / 4).max(4 * memtable);
         let space = Self {
             path: path.to_owned(),
             memtable,
             floor,
             free: AtomicU64::new(stat.f_bavail.saturating_mul(stat.f_frsize)),
-            has_ballast: AtomicBool::new(ballast.exists()),
+            // One that an interruption left half made does not count.
+            has_ballast: AtomicBool::new(
+                fs::metadata(&ballast).is_ok_and(|meta| meta.blocks() * 512 >= ballast_size(memtable)),
+            ),
             ballast,
         };
         space.restore_ballast();
@@ -101,10 +109,6 @@ impl Space {
         self.free.load(Ordering::Relaxed)
     }
 
-    fn ballast_size(&self) -> u64 {
-        self.memtable * 5 / 2
-    }
-
     /// Gives the ballast to the file system; whether there was one.
     pub fn release_ballast(&self) -> bool {
         let had = self.has_ballast.swap(false, Ordering::Relaxed);
@@ -113,7 +117,7 @@ impl Space {
 
     /// Sets the ballast aside when the disk can spare it. A file system that cannot preallocate goes without.
     pub fn restore_ballast(&self) {
-        if self.has_ballast.load(Ordering::Relaxed) || self.free() < self.floor + self.ballast_size() {
+        if self.has_ballast.load(Ordering::Relaxed) || self.free() < self.floor + ballast_size(self.memtable) {
             return;
         }
         let done = OpenOptions::new()
@@ -122,7 +126,7 @@ impl Space {
             .write(true)
             .mode(0o600)
             .open(&self.ballast)
-            .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, self.ballast_size())?));
+            .and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, ballast_size(self.memtable))?));
         if done.is_err() {
             let _ = fs::remove_file(&self.ballast);
         }
@@ -130,11 +134,12 @@ impl Space {
     }
 }
 
-/// Opens the database; on a full disk once more without the ballast.
-pub fn open_database(path: &Path, options: &Options, space: &Space) -> Result<DB, StoreError> {
-    let failed = |source| StoreError::database(path, source);
-    match DB::open(options, path).map_err(failed) {
-        Err(err) if err.is_no_space() && space.release_ballast() => DB::open(options, path).map_err(failed),
-        other => other,
-    }
+fn ballast_size(memtable: u64) -> u64 {
+    memtable * 5 / 2
+}
+
+/// Gives up the ballast of a store that could not be opened; whether there was one.
+pub fn release_ballast(location: &Path) -> bool {
+    let ballast = location.join(BALLAST);
+    fs::metadata(&ballast).is_ok_and(|meta| meta.blocks() > 0) && fs::remove_file(&ballast).is_ok()
 }

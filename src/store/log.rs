@@ -13,10 +13,10 @@ use super::domains::Domains;
 use super::error::StoreError;
 use super::extents::{Extents, First};
 use super::gate::{Gate, Switch, Ticket};
-use super::health::{Space, database_options, open_database};
+use super::health::{Space, database_options, release_ballast};
 use super::record::{self, Body, Header, Sequence};
 use super::retention::{LogStarts, drop_below_log_start};
-use super::schema::{self, CursorRecord, ExtentHeader, Lane, Meta, StreamStart, UNCLEAN_GAP};
+use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart, UNCLEAN_GAP};
 use super::stream::{Mark, StreamLog};
 
 /// What survives what.
@@ -61,14 +61,19 @@ pub struct Log {
     pub streams: Mutex<HashMap<u32, Arc<StreamLog>>>,
     pub log_starts: LogStarts,
     pub write: WriteOptions,
+    /// For heads, cursors and marks: logged whatever the durability of records is.
+    pub write_meta: WriteOptions,
     options: StoreOptions,
     pub session: u64,
     boot_id: String,
     pub domains: Domains,
     pub work: Work,
+    /// Ends as a killed process does.
+    #[cfg(test)]
+    pub abandoned: AtomicBool,
 }
 
-/// Wakes the thread that tends the log.
+/// Wakes the thread that tends the log, and tells when it has.
 #[derive(Default)]
 pub struct Work {
     /// There is something to do; spares the lock when it is known already.
@@ -80,7 +85,14 @@ pub struct Work {
 #[derive(Default)]
 struct WorkState {
     pending: bool,
+    /// Somebody waits for it.
+    urgent: bool,
     stop: bool,
+    /// Rounds begun and finished.
+    begun: u64,
+    finished: u64,
+    /// The last round came to its end.
+    succeeded: bool,
 }
 
 impl Work {
@@ -96,6 +108,20 @@ impl Work {
         self.changed.notify_all();
     }
 
+    /// Has a whole round done now; false when it fails or takes longer than `patience`.
+    pub fn run_now(&self, patience: Duration) -> bool {
+        let mut state = lock(&self.state);
+        state.pending = true;
+        state.urgent = true;
+        let wanted = state.begun + 1;
+        self.changed.notify_all();
+        let (state, timeout) = self
+            .changed
+            .wait_timeout_while(state, patience, |state| state.finished < wanted && !state.stop)
+            .unwrap_or_else(PoisonError::into_inner);
+        !timeout.timed_out() && state.succeeded
+    }
+
     /// Waits for work, then lets more of it gather for `delay`; false when it is time to stop. `again` looks in even
     /// without being called.
     pub fn wait(&self, delay: Duration, again: Option<Duration>) -> bool {
@@ -107,11 +133,23 @@ impl Work {
             }
             None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
         };
-        let (mut state, _) =
-            self.changed.wait_timeout_while(state, delay, |state| !state.stop).unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) = self
+            .changed
+            .wait_timeout_while(state, delay, |state| !state.stop && !state.urgent)
+            .unwrap_or_else(PoisonError::into_inner);
         state.pending = false;
+        state.urgent = false;
+        state.begun += 1;
         self.pending.store(false, Ordering::Relaxed);
         !state.stop
+    }
+
+    pub fn finished(&self, succeeded: bool) {
+        let mut state = lock(&self.state);
+        state.finished = state.begun;
+        state.succeeded = succeeded;
+        drop(state);
+        self.changed.notify_all();
     }
 }
 
@@ -139,43 +177,66 @@ pub fn boot_time() -> u64 {
 struct Found {
     header: Option<ExtentHeader>,
     starts: HashMap<u32, StreamStart>,
-    cursors: HashMap<u32, CursorRecord>,
-    clean: bool,
+    /// `None` when the value is damaged: only the newest extent's count.
+    cursors: HashMap<u32, Option<CursorRecord>>,
+    clean: Option<CleanMark>,
 }
 
 impl Log {
+    /// Opens the log; on a full disk once more without the ballast.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
+        match Self::try_open(path, options) {
+            Err(err) if err.is_no_space() && release_ballast(path) => Self::try_open(path, options),
+            other => other,
+        }
+    }
+
+    fn try_open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
         let directory = Directory::claim(path, options.lock_timeout)?;
-        let memtable = (options.limit_bytes > 0).then_some(options.limit_bytes / 8);
-        let space = Space::new(path, directory.ballast(), options.min_free_bytes, memtable)?;
+        let limit = (options.limit_bytes > 0).then_some(options.limit_bytes / 8);
+        let space = Space::new(path, options.min_free_bytes, limit)?;
         let log_starts = LogStarts::default();
         let mut database = database_options(space.memtable());
         drop_below_log_start(&mut database, &log_starts);
-        let db = open_database(&directory.database(), &database, &space)?;
+        let db = DB::open(&database, directory.database()).map_err(|err| StoreError::database(path, err))?;
         let mut write = WriteOptions::default();
         write.disable_wal(options.durability == Durability::None);
 
-        let found = scan(&db, path)?;
+        let (found, headless) = scan(&db, path)?;
+        // An extent without a head takes its number all the same.
+        let last_extent = found.last().map(|f| f.0).max(headless.iter().copied().max());
         let newest = found.last();
         let session = newest.and_then(|(_, f)| f.header.as_ref()).map_or(0, |h| h.session) + 1;
-        let clean = newest.is_none_or(|(_, f)| f.clean);
+        // A new store has nothing to be unclean about.
+        let clean = newest.map_or(Some(CleanMark { ends: Vec::new() }), |(_, f)| f.clean.clone());
         let mut extents = Extents::default();
         for (id, extent) in &found {
-            let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, totals: s.totals }));
+            let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
             extents.push(*id, first.collect());
         }
         let mut streams = HashMap::new();
         if let Some((extent, newest)) = newest {
             for (id, start) in &newest.starts {
-                let cursor = newest.cursors.get(id).copied().unwrap_or_default();
+                let cursor = match newest.cursors.get(id) {
+                    Some(Some(cursor)) => *cursor,
+                    Some(None) => {
+                        let reason = format!("the cursor of stream \"{}\" does not check", start.name);
+                        return Err(StoreError::Damaged { path: path.to_owned(), reason });
+                    }
+                    None => CursorRecord::default(),
+                };
                 let (mut end, state) = tail_of(&db, path, *extent, *id, start, &cursor)?;
-                if !clean {
-                    end.sequence += UNCLEAN_GAP;
+                match &clean {
+                    Some(mark) => {
+                        let given = mark.ends.iter().find(|given| given.0 == *id).map_or(0, |given| given.1);
+                        end.sequence = end.sequence.max(given);
+                    }
+                    None => end.sequence += UNCLEAN_GAP,
                 }
                 streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor)));
             }
         }
-        let id = newest.map_or(1, |(id, _)| id + 1);
+        let id = last_extent.map_or(1, |id| id + 1);
         let log = Self {
             db,
             directory,
@@ -185,13 +246,17 @@ impl Log {
             streams: Mutex::new(streams),
             log_starts,
             write,
+            write_meta: WriteOptions::default(),
             options: options.clone(),
             session,
             boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
             domains: Domains::default(),
             work: Work::default(),
+            #[cfg(test)]
+            abandoned: AtomicBool::new(false),
         };
         log.begin_extent(id)?;
+        log.check_headless(&headless)?;
         for stream in log.stream_list() {
             let start = stream.cursor().resume;
             log.log_starts.set(stream.id, start);
@@ -214,10 +279,6 @@ impl Log {
             return conflict("min-free-bytes", open.min_free_bytes.to_string(), asked.min_free_bytes.to_string());
         }
         Ok(())
-    }
-
-    pub fn durability(&self) -> Durability {
-        self.options.durability
     }
 
     pub fn failed(&self, source: rocksdb::Error) -> StoreError {
@@ -252,7 +313,7 @@ impl Log {
         for stream in self.stream_list() {
             self.trim(&mut batch, switch.extent, &stream, 0);
         }
-        self.db.write_opt(batch, &self.write).map_err(|err| self.failed(err))?;
+        self.db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
         let mut flush = FlushOptions::default();
         flush.set_wait(false);
         self.db.flush_opt(&flush).map_err(|err| self.failed(err))?;
@@ -269,7 +330,7 @@ impl Log {
         let mut batch = WriteBatch::default();
         let header = ExtentHeader { session: self.session, boot_id: self.boot_id.clone(), opened_at: wall_clock() };
         batch.put(Meta::Header.key(id), schema::encode_value(&header));
-        let mut first = HashMap::new();
+        let mut first = Vec::new();
         let mut encoder = record::Encoder::default();
         for stream in self.stream_list() {
             let (end, state) = stream.written();
@@ -281,39 +342,70 @@ impl Log {
                     Header { before: end.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
                 batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             }
-            first.insert(stream.id, First { sequence: end.sequence, totals: end.totals });
+            first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
-        self.db.write_opt(batch, &self.write).map_err(|err| self.failed(err))?;
+        self.db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
         self.extents_mut().push(id, first);
         Ok(())
     }
 
     /// Writes the cursors and all that is in memory, and marks the store as closed in order.
     pub fn close(&self) -> Result<(), StoreError> {
-        self.save_cursors(true)?;
-        let ticket = self.enter(0)?;
-        self.db
-            .put_opt(Meta::Clean.key(ticket.extent), schema::encode_value(&1u8), &self.write)
-            .map_err(|err| self.failed(err))?;
-        match self.db.flush().map_err(|err| self.failed(err)) {
-            Err(err) if err.is_no_space() && self.space.release_ballast() => {
-                self.db.flush().map_err(|err| self.failed(err))
-            }
+        match self.try_close() {
+            Err(err) if err.is_no_space() && self.space.release_ballast() => self.try_close(),
             other => other,
         }
     }
+
+    fn try_close(&self) -> Result<(), StoreError> {
+        self.save_cursors(true)?;
+        let ticket = self.enter(0)?;
+        let ends = self.stream_list().iter().map(|stream| (stream.id, stream.written().0.sequence)).collect();
+        let mark = schema::encode_value(&CleanMark { ends });
+        self.db
+            .put_opt(Meta::Clean.key(ticket.extent), mark, &self.write_meta)
+            .and_then(|()| self.db.flush())
+            .map_err(|err| self.failed(err))
+    }
+
+    /// An extent whose removal was interrupted may have lost its head. It must hold nothing that is wanted.
+    fn check_headless(&self, extents: &[u32]) -> Result<(), StoreError> {
+        let starts: HashMap<u32, Sequence> = self.stream_list().iter().map(|s| (s.id, s.cursor().resume)).collect();
+        for extent in extents {
+            let mut iter = self.db.raw_iterator();
+            iter.seek(schema::extent_start(*extent));
+            while let Some((id, lane, sequence)) = iter.key().and_then(schema::parse)
+                && id == *extent
+            {
+                if let Lane::Data(stream) = lane
+                    && starts.get(&stream).is_none_or(|start| sequence >= *start)
+                {
+                    let reason =
+                        format!("extent {extent} has no head, but data of stream {stream} that is not delivered");
+                    return Err(StoreError::Damaged { path: self.directory.path().to_owned(), reason });
+                }
+                iter.next();
+            }
+            iter.status().map_err(|err| self.failed(err))?;
+        }
+        Ok(())
+    }
 }
 
-/// All extents, oldest first. Reads one meta lane each.
-fn scan(db: &DB, path: &Path) -> Result<Vec<(u32, Found)>, StoreError> {
+/// All extents, oldest first, and those without a head. Reads one meta lane each.
+fn scan(db: &DB, path: &Path) -> Result<(Vec<(u32, Found)>, Vec<u32>), StoreError> {
     let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
     let failed = |source| StoreError::database(path, source);
     let mut extents: Vec<(u32, Found)> = Vec::new();
+    let mut headless = Vec::new();
     let mut iter = db.raw_iterator();
     iter.seek(schema::extent_start(0));
     while let Some((key, value)) = iter.item() {
         let (id, lane, sequence) = schema::parse(key).ok_or_else(|| damaged("it holds a foreign key".into()))?;
         if lane != Lane::Meta {
+            if extents.last().is_none_or(|last| last.0 != id) {
+                headless.push(id);
+            }
             match id.checked_add(1) {
                 Some(next) => iter.seek(schema::extent_start(next)),
                 None => break,
@@ -328,17 +420,17 @@ fn scan(db: &DB, path: &Path) -> Result<Vec<(u32, Found)>, StoreError> {
             match Meta::from_sequence(sequence) {
                 Some(Meta::Header) => found.header = Some(schema::decode_value(value).ok_or_else(bad)?),
                 Some(Meta::Start(s)) => _ = found.starts.insert(s, schema::decode_value(value).ok_or_else(bad)?),
-                Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value).ok_or_else(bad)?),
-                Some(Meta::Clean) => found.clean = true,
+                Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value)),
+                Some(Meta::Clean) => found.clean = schema::decode_value(value),
                 None => return Err(bad()),
             }
         }
         iter.next();
     }
     iter.status().map_err(failed)?;
-    // An extent whose removal was interrupted may have lost its head; nothing in it is above a log start.
+    headless.extend(extents.iter().filter(|(_, found)| found.header.is_none()).map(|(id, _)| *id));
     extents.retain(|(_, found)| found.header.is_some());
-    Ok(extents)
+    Ok((extents, headless))
 }
 
 /// Where a stream ends in the newest extent, and the state in force there.
@@ -385,7 +477,7 @@ fn tail_of(
         let sequence = schema::parse(key).map_or(0, |k| k.2);
         if let Ok(record) = record::decode(sequence, value.to_vec()) {
             if sequence >= end.sequence {
-                end = Mark { sequence: sequence + 1, totals: end.totals };
+                end = Mark { sequence: sequence + 1, totals: record.after() };
             }
             apply_record(&mut state, record);
         }

@@ -18,18 +18,21 @@ use std::time::Duration;
 
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
-use rocksdb::{Options, WriteBatch, WriteOptions};
+use rocksdb::{Options, WriteBatch};
 
 use super::error::StoreError;
-use super::log::{Durability, Log, StoreOptions, lock};
+use super::extents::Run;
+use super::log::{Log, StoreOptions, lock};
 use super::record::Sequence;
 use super::schema::{self, Lane, Meta};
 use super::stream::StreamLog;
 
 /// How long a cursor may be unsaved.
 const CURSOR_DELAY: Duration = Duration::from_millis(100);
-/// How often removed extents are looked after until their files are gone, and a full disk is looked at.
+/// How often dead files are looked for until they are gone, and a full disk is looked at.
 const RETRY: Duration = Duration::from_millis(500);
+/// Looks after the last find: a dead extent may still be on its way into a file.
+const SWEEPS: u32 = 10;
 /// Range deletions per stream and memtable: each costs its share at the flush.
 const TRIMS_PER_MEMTABLE: u64 = 64;
 /// Memtables' worth of reclaimable space that justifies a compaction.
@@ -63,64 +66,94 @@ impl Drop for OpenStore {
         if let Some(keeper) = self.keeper.take() {
             let _ = keeper.join();
         }
+        #[cfg(test)]
+        if self.log.abandoned.load(std::sync::atomic::Ordering::Relaxed) {
+            return;
+        }
         // Without it the next open replays the log: slower, nothing lost.
         let _ = self.log.close();
     }
 }
 
 fn keep(log: &Log) {
-    let mut removals = Vec::new();
+    // What an earlier process left half done is looked for too.
+    let mut sweeps = SWEEPS;
     loop {
-        let again = !removals.is_empty() || log.space.is_low();
+        let again = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some();
         if !log.work.wait(CURSOR_DELAY, again.then_some(RETRY)) {
             break;
         }
         // A disk that refuses now is tried again with the next change; the writer reports it.
-        let _ = log.tend(&mut removals);
+        let tended = log.tend(&mut sweeps);
+        log.work.finished(tended.is_ok());
+        if tended.is_ok() && !log.space.is_low() {
+            log.compact();
+        }
     }
+    log.work.finished(false);
 }
 
 impl Log {
-    /// One round: cursors, trimming, removal.
-    fn tend(&self, removals: &mut Vec<(u32, u32)>) -> Result<(), StoreError> {
-        self.save_cursors(false)?;
-        for stream in self.stream_list() {
-            self.extents_mut().advance(stream.id, stream.cursor().resume);
+    /// One round: removal, cursors, trimming; on a full disk once more without the ballast.
+    fn tend(&self, sweeps: &mut u32) -> Result<(), StoreError> {
+        if *sweeps > 0 {
+            *sweeps -= 1;
+            if self.remove_dead_files()? {
+                *sweeps = SWEEPS;
+            }
         }
-        if self.extents().has_dead() {
-            self.sync_log_starts()?;
-            removals.extend(self.extents_mut().take_dead());
-        }
-        self.remove(removals)?;
-        let batch = self.extents().mostly_dead(COMPACT_MEMTABLES * self.space.memtable());
-        if let Some((first, last)) = batch {
-            self.sync_log_starts()?;
-            self.db.compact_range(Some(schema::extent_start(first)), Some(schema::extent_start(last + 1)));
-            self.extents_mut().merged(first, last);
+        match self.advance(sweeps) {
+            Err(err) if err.is_no_space() && self.space.release_ballast() => self.advance(sweeps)?,
+            other => other?,
         }
         self.space.refresh();
         self.space.restore_ballast();
         Ok(())
     }
 
-    /// Writes the cursors that moved and trims the newest extent behind them; all of it when `everything`.
+    fn advance(&self, sweeps: &mut u32) -> Result<(), StoreError> {
+        let starts = self.resumes();
+        self.save_cursors(false)?;
+        let dead = {
+            let mut extents = self.extents_mut();
+            for (id, start) in &starts {
+                extents.advance(*id, *start);
+            }
+            extents.has_dead()
+        };
+        if dead {
+            self.sync_log_starts(&starts)?;
+            self.extents_mut().drop_dead();
+            *sweeps = SWEEPS;
+            self.remove_dead_files()?;
+        }
+        Ok(())
+    }
+
+    /// Log starts to go by. Asked for before the cursors are saved, so that the saved ones are no older.
+    fn resumes(&self) -> Vec<(u32, Sequence)> {
+        self.stream_list().iter().map(|stream| (stream.id, stream.cursor().resume)).collect()
+    }
+
+    /// Writes the cursors that moved and trims the newest extent behind them; all of it when `everything`. Called by the
+    /// thread that tends the log, or after its end: cursors are written in the order in which they move.
     pub fn save_cursors(&self, everything: bool) -> Result<(), StoreError> {
         let streams = self.stream_list();
-        let moved: Vec<_> = streams.iter().filter_map(|s| Some((s, s.take_dirty()?))).collect();
-        if moved.is_empty() && !everything {
+        if !everything && !streams.iter().any(|stream| stream.is_dirty()) {
             return Ok(());
         }
         let min_bytes = self.space.memtable() / TRIMS_PER_MEMTABLE / streams.len().max(1) as u64;
-        let written = self.enter(0).and_then(|ticket| {
-            let mut batch = WriteBatch::default();
-            for (stream, cursor) in &moved {
-                batch.put(Meta::Cursor(stream.id).key(ticket.extent), schema::encode_value(cursor));
-            }
-            for stream in &streams {
-                self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
-            }
-            self.db.write_opt(batch, &self.write).map_err(|err| self.failed(err))
-        });
+        // Inside the gate: a switch of extents writes cursors too, and must not be overtaken by older ones.
+        let ticket = self.enter(0)?;
+        let moved: Vec<_> = streams.iter().filter_map(|s| Some((s, s.take_dirty()?))).collect();
+        let mut batch = WriteBatch::default();
+        for (stream, cursor) in &moved {
+            batch.put(Meta::Cursor(stream.id).key(ticket.extent), schema::encode_value(cursor));
+        }
+        for stream in &streams {
+            self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
+        }
+        let written = self.db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err));
         if written.is_err() {
             for (stream, _) in moved {
                 stream.set_dirty();
@@ -140,49 +173,63 @@ impl Log {
         }
     }
 
-    /// Puts the log starts on the disk itself, so that files below them can go.
-    fn sync_log_starts(&self) -> Result<(), StoreError> {
-        let streams = self.stream_list();
-        let mut batch = WriteBatch::default();
-        let ticket = self.enter(0)?;
-        let cursors: Vec<_> = streams.iter().map(|s| (s.id, s.cursor())).collect();
-        for (id, cursor) in &cursors {
-            batch.put(Meta::Cursor(*id).key(ticket.extent), schema::encode_value(cursor));
-        }
-        match self.durability() {
-            Durability::Crash => {
-                let mut options = WriteOptions::default();
-                options.set_sync(true);
-                self.db.write_opt(batch, &options)
-            }
-            // Nothing outlives a crash but what was flushed, the cursors included.
-            Durability::None => self.db.write_opt(batch, &self.write),
-        }
-        .map_err(|err| self.failed(err))?;
-        for (id, cursor) in cursors {
-            self.log_starts.set(id, cursor.resume);
+    /// Has the log starts on the disk itself, so that files below them can go. The saved cursors carry them.
+    fn sync_log_starts(&self, starts: &[(u32, Sequence)]) -> Result<(), StoreError> {
+        self.db.flush_wal(true).map_err(|err| self.failed(err))?;
+        for (id, start) in starts {
+            self.log_starts.set(*id, *start);
         }
         Ok(())
     }
 
-    /// Removes the files of dead extents. A file on its way down a level is left by RocksDB and asked for again.
-    fn remove(&self, removals: &mut Vec<(u32, u32)>) -> Result<(), StoreError> {
-        if removals.is_empty() {
-            return Ok(());
-        }
-        for (first, last) in removals.iter() {
-            let range = (schema::extent_start(*first), schema::extent_start(last.saturating_add(1)));
-            self.db.delete_file_in_range(range.0, range.1).map_err(|err| self.failed(err))?;
-        }
+    /// Removes the files that hold nothing of the table's extents; true when some are left. RocksDB leaves a file that it is
+    /// moving down a level, and one that is still being written is not there yet: they are asked for again.
+    fn remove_dead_files(&self) -> Result<bool, StoreError> {
         let files = self.db.live_files().map_err(|err| self.failed(err))?;
-        let extent = |key: &Option<Vec<u8>>| key.as_deref().and_then(schema::parse).map(|key| key.0);
-        removals.retain(|(first, last)| {
-            files.iter().any(|file| {
-                let (start, end) = (extent(&file.start_key), extent(&file.end_key));
-                start.is_some_and(|e| e >= *first) && end.is_some_and(|e| e <= *last)
-            })
+        let dead: Vec<_> = {
+            let extents = self.extents();
+            let newest = extents.newest().unwrap_or(0);
+            files
+                .into_iter()
+                .filter_map(|file| {
+                    let (start, end) = (file.start_key?, file.end_key?);
+                    let (first, last) = (schema::parse(&start)?.0, schema::parse(&end)?.0);
+                    (last < newest && !extents.any_within(first, last)).then_some((start, end))
+                })
+                .collect()
+        };
+        for (start, end) in &dead {
+            self.db.delete_file_in_range(start, end).map_err(|err| self.failed(err))?;
+        }
+        Ok(!dead.is_empty())
+    }
+
+    fn compaction_due(&self) -> Option<Run> {
+        self.extents().mostly_dead(COMPACT_MEMTABLES * self.space.memtable())
+    }
+
+    /// Compacts a run of extents of which little is wanted, with a filter that leaves out what lies below the log starts.
+    fn compact(&self) {
+        let Some(run) = self.compaction_due() else { return };
+        let on_disk = self.db.live_files().map_or(0, |files| {
+            let within = |key: &Option<Vec<u8>>| {
+                key.as_deref().and_then(schema::parse).is_some_and(|key| (run.first..=run.last).contains(&key.0))
+            };
+            files
+                .iter()
+                .filter(|file| within(&file.start_key) && within(&file.end_key))
+                .map(|file| file.size as u64)
+                .sum()
         });
-        Ok(())
+        // An earlier process may have done it already.
+        if on_disk > run.live.saturating_mul(2) {
+            let starts = self.resumes();
+            if self.save_cursors(false).and_then(|()| self.sync_log_starts(&starts)).is_err() {
+                return;
+            }
+            self.db.compact_range(Some(schema::extent_start(run.first)), Some(schema::extent_end(run.last)));
+        }
+        self.extents_mut().compacted(run);
     }
 }
 

@@ -71,7 +71,14 @@ pub fn key(extent: u32, lane: Lane, sequence: u64) -> Key {
     key
 }
 
-/// The first key of an extent; of `extent + 1` it is the exclusive end.
+/// The last key that an extent can have. Ranges of RocksDB's compaction and file removal include their end.
+pub fn extent_end(extent: u32) -> Key {
+    let mut key = [0xFF; 16];
+    key[..4].copy_from_slice(&extent.to_be_bytes());
+    key
+}
+
+/// The first key of an extent.
 pub fn extent_start(extent: u32) -> Key {
     key(extent, Lane::Meta, 0)
 }
@@ -114,6 +121,12 @@ impl Meta {
             _ => None,
         }
     }
+}
+
+/// Where the streams ended when the store was closed in order: numbers that were given out and not stored count too.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct CleanMark {
+    pub ends: Vec<(u32, u64)>,
 }
 
 /// First value of each extent.

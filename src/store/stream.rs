@@ -5,7 +5,8 @@
 
 use std::mem;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
 
@@ -23,6 +24,8 @@ const INDEX_BYTES: u64 = 1 << 20;
 const OVERHEAD: u64 = 128;
 /// An encoder keeps what ordinary records need.
 const ENCODER_KEEP: usize = 4 << 20;
+/// How long a caller waits for the disk to take the cursors.
+const PATIENCE: Duration = Duration::from_millis(400);
 /// Extents that a reader looks at in one go.
 const SPANS: usize = 64;
 
@@ -73,6 +76,8 @@ pub struct StreamLog {
     pub id: u32,
     pub name: String,
     attached: AtomicBool,
+    /// Everything below is written: a reader goes no further, or it could overtake a record that is on its way.
+    committed: AtomicU64,
     writer: Mutex<Writer>,
     progress: Mutex<Progress>,
 }
@@ -105,6 +110,7 @@ impl StreamLog {
             id,
             name,
             attached: AtomicBool::new(false),
+            committed: AtomicU64::new(end.sequence),
             writer: Mutex::new(Writer { end, state, encoder: Encoder::default(), indexed: None }),
             progress: Mutex::new(Progress { cursor, dirty: false, trimmed: Trimmed::default() }),
         }
@@ -118,6 +124,10 @@ impl StreamLog {
     pub fn written(&self) -> (Mark, StateMap) {
         let writer = lock(&self.writer);
         (writer.end, writer.state.clone())
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        lock(&self.progress).dirty
     }
 
     /// The cursor if it moved since it was last taken.
@@ -159,10 +169,15 @@ impl Stream {
     pub(super) fn attach(store: Store, name: &str) -> Result<Self, StoreError> {
         let log = store.log();
         let path = || log.directory.path().to_owned();
-        let (stream, new) = {
+        let in_use = || StoreError::StreamInUse { path: path(), stream: name.to_owned() };
+        let stream = {
             let mut streams = lock(&log.streams);
             match streams.values().find(|s| s.name == name) {
-                Some(stream) => (stream.clone(), false),
+                Some(stream) if stream.attached.load(Ordering::Relaxed) => return Err(in_use()),
+                Some(stream) => {
+                    stream.attached.store(true, Ordering::Relaxed);
+                    stream.clone()
+                }
                 None => {
                     let id = streams.keys().max().map_or(1, |id| id + 1);
                     if id >= MAX_STREAMS {
@@ -171,16 +186,14 @@ impl Stream {
                     let end = Mark { sequence: 1, totals: Totals::default() };
                     let cursor = CursorRecord { position: 1, resume: 1, ..CursorRecord::default() };
                     let stream = std::sync::Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor));
+                    stream.attached.store(true, Ordering::Relaxed);
                     streams.insert(id, stream.clone());
-                    (stream, true)
+                    stream
                 }
             }
         };
-        if stream.attached.swap(true, Ordering::AcqRel) {
-            return Err(StoreError::StreamInUse { path: path(), stream: name.to_owned() });
-        }
         let this = Self { store, stream };
-        if new {
+        if !this.log().extents().knows(this.stream.id) {
             this.announce()?;
         }
         Ok(this)
@@ -194,8 +207,8 @@ impl Stream {
         let mut batch = WriteBatch::default();
         batch.put(Meta::Start(self.stream.id).key(ticket.extent), schema::encode_value(&start));
         batch.put(Meta::Cursor(self.stream.id).key(ticket.extent), schema::encode_value(&self.stream.cursor()));
-        log.db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
-        let first = super::extents::First { sequence: 1, totals: Totals::default() };
+        log.db.write_opt(batch, &log.write_meta).map_err(|err| log.failed(err))?;
+        let first = super::extents::First { sequence: 1, bytes: 0 };
         log.extents_mut().add_stream(self.stream.id, first);
         Ok(())
     }
@@ -233,7 +246,9 @@ impl Stream {
         if progress.cursor == cursor {
             return;
         }
-        progress.cursor = cursor;
+        // What lies before a resume may be gone: it never goes back.
+        let resume = cursor.resume.max(progress.cursor.resume);
+        progress.cursor = CursorRecord { resume, ..cursor };
         progress.dirty = true;
         drop(progress);
         self.log().work.announce();
@@ -274,16 +289,19 @@ impl Stream {
         drop(writer);
 
         let written = self.write(log, ticket.extent, before, records, &index, &mut encoder);
-        drop(ticket);
-
         encoder.shrink(ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
         writer.encoder = encoder;
-        if written.is_err() {
-            writer.end.totals = before.totals;
-            writer.indexed = None;
+        match &written {
+            Ok(()) => self.stream.committed.store(end.sequence, Ordering::Release),
+            Err(_) => {
+                writer.end.totals = before.totals;
+                writer.indexed = None;
+            }
         }
         drop(writer);
+        // Not before: a switch of extents writes down what the writer says.
+        drop(ticket);
         written.map(|()| Appended { first, end })
     }
 
@@ -352,20 +370,10 @@ impl Stream {
         entries
     }
 
-    fn iterate(&self, extent: u32, lane: Lane, from: Sequence, fill_cache: bool) -> DBRawIterator<'_> {
-        self.iterate_with(ReadOptions::default(), extent, lane, from, fill_cache)
-    }
-
-    fn iterate_with(
-        &self,
-        mut options: ReadOptions,
-        extent: u32,
-        lane: Lane,
-        from: Sequence,
-        fill_cache: bool,
-    ) -> DBRawIterator<'_> {
+    fn iterate(&self, extent: u32, lane: Lane, from: Sequence, to: Sequence, fill_cache: bool) -> DBRawIterator<'_> {
+        let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
-        options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
+        options.set_iterate_upper_bound(schema::key(extent, lane, to).to_vec());
         // Read once; the cache is for the files' indexes.
         options.fill_cache(fill_cache);
         let mut iter = self.log().db.raw_iterator_opt(options);
@@ -384,7 +392,7 @@ impl Stream {
         let mut bytes = 0;
         loop {
             let spans = self.log().extents().spans(self.stream.id, from, SPANS);
-            let exhausted = spans.len() < SPANS;
+            let exhausted = spans.last().is_none_or(|span| span.end.is_none());
             for span in spans {
                 from = from.max(span.first);
                 let full = self.read_span(span.extent, from, max_records, max_bytes, &mut bytes, &mut chunk)?;
@@ -412,16 +420,10 @@ impl Stream {
         chunk: &mut Chunk,
     ) -> Result<bool, StoreError> {
         let id = self.stream.id;
-        // Both lanes as of one moment: else what is being written shows in the one and not in the other, and what the other
-        // does not show is passed over.
-        let snapshot = self.log().db.snapshot();
-        let options = || {
-            let mut options = ReadOptions::default();
-            options.set_snapshot(&snapshot);
-            options
-        };
-        let mut data = self.iterate_with(options(), extent, Lane::Data(id), from, false);
-        let mut state = self.iterate_with(options(), extent, Lane::State(id), from.max(1), true);
+        // Both lanes up to the same record: what is being written could show in the one and not in the other.
+        let to = self.stream.committed.load(Ordering::Acquire);
+        let mut data = self.iterate(extent, Lane::Data(id), from, to, false);
+        let mut state = self.iterate(extent, Lane::State(id), from.max(1), to, true);
         let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
         loop {
             let iter = match (sequence(&data), sequence(&state)) {
@@ -454,7 +456,7 @@ impl Stream {
         let mut state = StateMap::new();
         let span = self.log().extents().spans(self.stream.id, sequence, 1).first().copied();
         let Some(span) = span else { return Ok(state) };
-        let mut iter = self.iterate(span.extent, Lane::State(self.stream.id), 0, true);
+        let mut iter = self.iterate(span.extent, Lane::State(self.stream.id), 0, sequence, true);
         while let Some((key, value)) = iter.item() {
             let Some((_, _, at)) = schema::parse(key) else { break };
             // The snapshot stands at 0.
@@ -480,7 +482,8 @@ impl Stream {
         loop {
             let spans = self.log().extents().spans(self.stream.id, from, SPANS);
             for span in &spans {
-                let mut iter = self.iterate(span.extent, Lane::Index(self.stream.id), from, true);
+                let to = self.stream.committed.load(Ordering::Acquire);
+                let mut iter = self.iterate(span.extent, Lane::Index(self.stream.id), from, to, true);
                 while let Some((key, value)) = iter.item() {
                     if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
                         && wanted(&entry)
@@ -500,12 +503,12 @@ impl Stream {
 
     /// Whether the disk takes data.
     pub fn probe(&self) -> bool {
-        self.log().save_cursors(true).is_ok()
+        self.log().work.run_now(PATIENCE)
     }
 
-    /// Saves the cursor now and not in 100 ms.
-    pub fn save_cursor(&self) -> Result<(), StoreError> {
-        self.log().save_cursors(false)
+    /// Saves the cursor now and not in 100 ms; false when the disk refuses or is slow.
+    pub fn save_cursor(&self) -> bool {
+        self.log().work.run_now(PATIENCE)
     }
 }
 
