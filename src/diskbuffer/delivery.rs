@@ -136,7 +136,8 @@ struct Draining {
     told: Instant,
 }
 
-/// What to do next.
+/// What to do next. Lives for one round on the stack: a box would cost an allocation a buffer.
+#[allow(clippy::large_enum_variant)]
 enum Step {
     Stop,
     /// Begin at the cursor; after a refusal downstream is flushed first.
@@ -560,7 +561,10 @@ impl DiskBuffer {
             let mut state = self.state();
             state.pushing = None;
             let before = state.cursor.position;
-            let cut = passed.iter().fold(false, |cut, item| acknowledge_one(&mut state, item) || cut);
+            let mut cut = false;
+            for item in passed {
+                cut |= acknowledge_one(&mut state, item);
+            }
             state.dropped_in_flight = None;
             session.stream.set_cursor(state.cursor);
             (cut, state.cursor.position > before)

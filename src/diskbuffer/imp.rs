@@ -261,10 +261,8 @@ impl DiskBuffer {
             gst::warning!(CAT, imp = self, "{} buffers that the disk refused were not delivered: lost", gone.buffers);
         }
         self.report();
-        if let Some(session) = self.session() {
-            if !session.stream.save_cursor() {
-                gst::warning!(CAT, imp = self, "The disk does not take the cursor now: delivered data may be repeated");
-            }
+        if self.session().is_some_and(|session| !session.stream.save_cursor()) {
+            gst::warning!(CAT, imp = self, "The disk does not take the cursor now: delivered data may be repeated");
         }
     }
 }

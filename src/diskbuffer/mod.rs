@@ -6,17 +6,17 @@
 //! ## What it does when
 //!
 //! - **Downstream keeps up** (status `live`): buffers go through memory, untouched, with all their metas. The disk sees each
-//! once, in its log, and forgets what was delivered.
+//!   once, in its log, and forgets what was delivered.
 //! - **Downstream blocks** (`stalled` after 2 s): upstream is served on, memory stays bounded by `max-memory-bytes`,
-//! the rest is on disk. Nothing is sent twice.
+//!   the rest is on disk. Nothing is sent twice.
 //! - **Downstream fails** (`outage`): a push that returns an error, FLUSHING while this element runs, or after a first OK
-//! NOT_LINKED or NOT_NEGOTIATED. Upstream does not notice. Delivery is tried again after 200 ms, then twice as long up to
-//! 10 s. Then downstream is flushed, gets its sticky events again and data from the keyframe at or before the first buffer
-//! that it had not accepted, further back by `replay-overlap`.
+//!   NOT_LINKED or NOT_NEGOTIATED. Upstream does not notice. Delivery is tried again after 200 ms, then twice as long up to
+//!   10 s. Then downstream is flushed, gets its sticky events again and data from the keyframe at or before the first buffer
+//!   that it had not accepted, further back by `replay-overlap`.
 //! - **The process ends**, `kill -9` included, and starts again with the same `location`: the same, with the stream's
-//! own stream-start, caps and segment (`catching-up`), then the live stream as a new epoch.
+//!   own stream-start, caps and segment (`catching-up`), then the live stream as a new epoch.
 //! - **It is full** (limits, free-space floor): `leaky` decides. Drops are whole GOPs, announced as a GAP event, a
-//! message and a warning.
+//!   message and a warning.
 //! - **End of stream** is delivered after the backlog. If the process ends before, the end of stream becomes a boundary.
 //!
 //! The element has to stand after the encoder or the parser, and before muxers and network sinks. Put `h264parse` or

@@ -162,7 +162,9 @@ pub(super) fn running_time(
 
 /// The STREAM_START of an earlier run with a group of this process: the same for the streams that were a group then.
 fn replayed_group(session: &Session, domain: u64, event: &gst::Event) -> gst::Event {
-    static GROUPS: LazyLock<Mutex<HashMap<(PathBuf, u64, u32), u32>>> = LazyLock::new(Default::default);
+    /// By store, domain and stored group.
+    type Groups = HashMap<(PathBuf, u64, u32), u32>;
+    static GROUPS: LazyLock<Mutex<Groups>> = LazyLock::new(Default::default);
     let group = event::group_id(event).map(|stored| {
         let key = (session.stream.store().location().to_owned(), domain, stored);
         *GROUPS.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_insert_with(event::next_group_id)

@@ -392,8 +392,11 @@ impl Log {
     }
 }
 
+/// Extents by number, oldest first, and the numbers of those without a head.
+type Scan = (Vec<(u32, Found)>, Vec<u32>);
+
 /// All extents, oldest first, and those without a head. Reads one meta lane each.
-fn scan(db: &DB, path: &Path) -> Result<(Vec<(u32, Found)>, Vec<u32>), StoreError> {
+fn scan(db: &DB, path: &Path) -> Result<Scan, StoreError> {
     let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
     let failed = |source| StoreError::database(path, source);
     let mut extents: Vec<(u32, Found)> = Vec::new();

@@ -180,7 +180,7 @@ impl Sink {
                 event.arrived.1.notify_all();
                 true
             })
-            .query_function(|pad, parent, query| gst::Pad::query_default(pad, parent, query))
+            .query_function(gst::Pad::query_default)
             .build();
         pad.set_active(true).unwrap();
         pad
@@ -335,7 +335,7 @@ pub fn pps() -> Vec<u8> {
 
 /// A made-up H.264 access unit, keyframe every `gop`, with its number and noise in it. Parameter sets only in the first.
 pub fn frame(number: u64, gop: u64, size: usize) -> gst::Buffer {
-    let key = number % gop == 0;
+    let key = number.is_multiple_of(gop);
     let mut data = Vec::with_capacity(size + 64);
     if number == 0 {
         data.extend(sps());

@@ -258,3 +258,98 @@ fn leading_pictures_of_an_open_gop_are_left_out_only_when_delivered_before() {
         }
     }
 }
+
+#[test]
+fn a_queue_whose_sink_is_away_swallows_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    init();
+    let pipeline = gst::Pipeline::new();
+    let make = |name: &str| gst::ElementFactory::make(name).build().unwrap();
+    let (buffer, queue, fakesink) = (make("diskbuffer"), make("queue"), make("fakesink"));
+    buffer.set_property("location", temp.path().to_str().unwrap());
+    fakesink.set_property("async", false);
+    pipeline.add_many([&buffer, &queue, &fakesink]).unwrap();
+    gst::Element::link_many([&buffer, &queue, &fakesink]).unwrap();
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeSet::new()));
+    let arrived = seen.clone();
+    fakesink.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &info.data {
+            arrived.lock().unwrap().insert(buffer.offset());
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let source = gst::Pad::builder(gst::PadDirection::Src).build();
+    source.link(&buffer.static_pad("sink").unwrap()).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    source.set_active(true).unwrap();
+    source.push_event(gst::event::StreamStart::new("s"));
+    source.push_event(gst::event::Caps::new(&h264_caps()));
+    source.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+    let push = |range: std::ops::Range<u64>| range.for_each(|i| _ = source.push(frame(i, GOP, 2000)).unwrap());
+    push(0..25);
+    until("the first arrive", || seen.lock().unwrap().len() == 25);
+    let stat = |name: &str| buffer.property::<gst::Structure>("stats").get::<u64>(name).unwrap();
+    until("and are counted", || stat("delivered") == 25);
+    fakesink.set_locked_state(true);
+    fakesink.set_state(gst::State::Null).unwrap();
+    // Live: the queue takes one, finds its sink away, and refuses the next.
+    let bus = pipeline.bus().unwrap();
+    let outage = |message: gst::Message| message.structure().is_some_and(|s| s.name() == "diskbuffer-outage");
+    let next = (25..200).find(|i| {
+        push(*i..*i + 1);
+        let wait = gst::ClockTime::from_mseconds(20);
+        bus.timed_pop_filtered(wait, &[gst::MessageType::Element]).is_some_and(outage)
+    });
+    push(next.unwrap() + 1..200);
+    // Each retry is a chance for the queue to take some more.
+    let retries = std::time::Instant::now();
+    until("some retries", || retries.elapsed() > std::time::Duration::from_millis(1500));
+    assert!(stat("delivered") < 60, "what the queue takes while its sink is away does not count");
+    fakesink.set_locked_state(false);
+    fakesink.sync_state_with_parent().unwrap();
+    until("everything arrives", || seen.lock().unwrap().len() == 200);
+    until("and is counted", || stat("delivered") == 200);
+    source.set_active(false).unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+}
+
+#[test]
+fn an_outage_at_the_end_of_the_stream_ends_with_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..15);
+    rig.sink.wait_buffers(15);
+    rig.sink.answer(Some(gst::FlowError::Error));
+    push_frames(&rig, 15..16);
+    rig.eos();
+    rig.message("diskbuffer-outage");
+    rig.sink.answer(None);
+    rig.sink.wait_eos();
+    rig.message("diskbuffer-resumed");
+    until("all is counted", || rig.stat("pending") == 0);
+    assert_eq!(status(&rig), "live");
+    rig.stop();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..1);
+    rig.sink.wait_buffers(1);
+    assert_eq!(numbers(&rig), [0], "nothing is left to repeat");
+}
+
+#[test]
+fn a_new_stream_follows_an_end_of_stream_from_downstream() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    rig.sink.answer(Some(gst::FlowError::Eos));
+    rig.start_stream("a", &h264_caps());
+    let mut number = 0;
+    until("upstream gets EOS", || {
+        number += 1;
+        rig.source.push(frame(number, GOP, 100)) == Err(gst::FlowError::Eos)
+    });
+    rig.sink.answer(None);
+    rig.start_stream("b", &h264_caps());
+    push_frames(&rig, 100..110);
+    rig.sink.wait("the new stream", |arrived| arrived.buffers.last().is_some_and(|b| b.offsets.0 == 109));
+}

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -12,11 +12,12 @@ use crate::common::*;
 const CHILD: &str = "STREAMBUFFER_TEST_CHILD";
 const LOCATION: &str = "STREAMBUFFER_TEST_LOCATION";
 const GOP: u64 = 25;
+const LARGE: usize = 100_000;
 /// 60 s at 25 frames/s.
 const MINUTE: u64 = 1500;
 
 /// A process that feeds a store until it is killed.
-struct Victim(Child);
+struct Victim(Child, BufReader<ChildStdout>);
 
 impl Victim {
     /// Runs the scenario of [`child`] with this name until it says that it is done.
@@ -28,16 +29,18 @@ impl Victim {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let victim = Self(child);
-        assert!(lines.map_while(Result::ok).any(|line| line.ends_with("done")), "{scenario} did not come to its end");
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut victim = Self(child, output);
+        let mut lines = (&mut victim.1).lines().map_while(Result::ok);
+        assert!(lines.any(|line| line.ends_with("done")), "{scenario} did not come to its end");
         victim
     }
 
-    /// SIGKILL.
-    fn kill(mut self) {
+    /// SIGKILL. What it had told until then.
+    fn kill(mut self) -> Vec<String> {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+        (&mut self.1).lines().map_while(Result::ok).collect()
     }
 }
 
@@ -59,7 +62,7 @@ fn child() {
         // A minute of video with events into a sink that stops after `number` buffers.
         "minute" => sink.hold_after(number as usize),
         // A hundred frames, of run `number`.
-        "run" => sink.hold_after(0),
+        "run" | "flow" => sink.hold_after(0),
         other => panic!("{other}"),
     }
     let rig = Rig::with_sink(Path::new(&location), &[], sink);
@@ -74,6 +77,15 @@ fn child() {
                 until("half of it is delivered", || rig.stat("delivered") >= number);
                 // The cursor is saved within 100 ms.
                 std::thread::sleep(Duration::from_millis(300));
+            }
+        }
+        // Large frames of run `number` without end; tells of each that was accepted.
+        "flow" => {
+            rig.start_stream(&format!("flow {number}"), &h264_caps());
+            println!("done");
+            for i in 0..5000 {
+                rig.push(frame(i, GOP, LARGE));
+                println!("{i} accepted");
             }
         }
         _ => {
@@ -229,6 +241,37 @@ fn ten_restarts_with_a_growing_backlog_lose_nothing_and_time_never_goes_back() {
     assert_eq!(starts.len(), 11);
     assert_eq!(events.iter().filter(|(_, e)| e.type_() == gst::EventType::Eos).count(), 1);
     rig.check_accounts();
+}
+
+/// Extents change every 160 frames: kills fall before, into and after a change.
+#[test]
+fn kills_at_any_time_lose_nothing_that_was_accepted() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut accepted = Vec::new();
+    for run in 0..8u64 {
+        let victim = Victim::run(&format!("flow {run}"), temp.path());
+        std::thread::sleep(Duration::from_millis(20 + 37 * run));
+        let told = victim.kill();
+        let last = told.iter().rev().find_map(|line| line.strip_suffix(" accepted")?.parse::<u64>().ok());
+        accepted.push(last.map_or(0, |last| last + 1));
+    }
+    let total: u64 = accepted.iter().sum();
+    assert!(total > 300, "the kills come too early to show anything: {accepted:?}");
+    let rig = Rig::new(temp.path(), &[]);
+    rig.start_stream("end", &h264_caps());
+    rig.eos();
+    rig.sink.wait_eos();
+    let numbers: Vec<_> = rig.sink.buffers().iter().map(number).collect();
+    // Each run counts from 0; the last frame of a run may have been accepted without being told.
+    let mut rest = numbers.as_slice();
+    for (run, accepted) in accepted.iter().enumerate() {
+        let length = rest.iter().enumerate().take_while(|(i, n)| *i as u64 == **n).count();
+        assert!((*accepted..=accepted + 1).contains(&(length as u64)), "run {run}: {length} of {accepted}");
+        rest = &rest[length..];
+    }
+    assert_eq!(rest, [0u64; 0]);
+    rig.check_accounts();
+    assert_eq!(rig.stat("lost"), 0);
 }
 
 #[test]
