@@ -61,8 +61,6 @@ mod state;
 mod stats;
 mod tail;
 
-pub use settings::{AckMode, Durability, FlushMode, KeyframeDetection, Leaky, Status, TimestampMode};
-
 glib::wrapper! {
     /// The `diskbuffer` element.
     pub struct DiskBuffer(ObjectSubclass<imp::DiskBuffer>) @extends gst::Element, gst::Object;
@@ -70,15 +68,7 @@ glib::wrapper! {
 
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     #[cfg(feature = "v1_18")]
-    for type_ in [
-        Leaky::static_type(),
-        Durability::static_type(),
-        AckMode::static_type(),
-        TimestampMode::static_type(),
-        FlushMode::static_type(),
-        KeyframeDetection::static_type(),
-        Status::static_type(),
-    ] {
+    for type_ in settings::enum_types() {
         type_.mark_as_plugin_api(gst::PluginAPIFlags::empty());
     }
     gst::Element::register(Some(plugin), "diskbuffer", gst::Rank::NONE, DiskBuffer::static_type())

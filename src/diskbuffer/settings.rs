@@ -118,6 +118,20 @@ pub enum Status {
     StorageFault = 6,
 }
 
+/// The enums of the properties, for the documentation of the plugin.
+#[cfg(feature = "v1_18")]
+pub fn enum_types() -> [glib::Type; 7] {
+    [
+        Leaky::static_type(),
+        Durability::static_type(),
+        AckMode::static_type(),
+        TimestampMode::static_type(),
+        FlushMode::static_type(),
+        KeyframeDetection::static_type(),
+        Status::static_type(),
+    ]
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub location: Option<PathBuf>,
