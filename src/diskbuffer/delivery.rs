@@ -6,36 +6,29 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session, Signal};
+use super::outcome::{Draining, PROBATION, Passed, Probation};
 use super::output::running_time;
-use super::state::{Outage, State};
+use super::state::State;
 use super::tail::{Content, Item};
 use crate::media::buffer::{self, Facts};
 use crate::media::event::{self, Decoded};
 use crate::media::nal::ParameterSets;
 use crate::store::{Body, Domain, Mark, Record, Sequence, Slot, Sync, Totals};
 
-/// Pause after the first refusal; doubled up to the longest.
-const RETRY: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
 /// What is read from the disk at a time.
 const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
-/// How long downstream has to accept before it is believed.
-const PROBATION: Duration = Duration::from_millis(150);
-/// How often the level is told while draining.
-const DRAIN_REPORT: Duration = Duration::from_secs(1);
-
 /// What the task knows; it alone touches it.
 #[derive(Default)]
 pub struct Delivery {
-    generation: u64,
-    position: Sequence,
+    pub(super) generation: u64,
+    pub(super) position: Sequence,
     /// Taken and not delivered yet: it comes first.
     held: Option<Item>,
     /// Read ahead.
@@ -52,8 +45,8 @@ pub struct Delivery {
     pub(super) start: Start,
     /// Leading pictures before this PTS are left out.
     pub(super) skip_before: Option<gst::ClockTime>,
-    retry_at: Option<Instant>,
-    attempts: u32,
+    pub(super) retry_at: Option<Instant>,
+    pub(super) attempts: u32,
     /// Latest running time sent, in ns.
     pub(super) sent: Option<u64>,
     /// Where the last buffer ends, as a timestamp.
@@ -63,12 +56,12 @@ pub struct Delivery {
     /// The pipeline's running time.
     pub(super) run: Option<Arc<Domain>>,
     /// What has passed since downstream was flushed and is not trusted yet.
-    probation: Option<Probation>,
+    pub(super) probation: Option<Probation>,
     /// A retry begins with a flush of downstream.
-    flush_first: bool,
+    pub(super) flush_first: bool,
     /// State that is nowhere else, once delivered: a rewind needs it again.
     volatile: Vec<Content>,
-    draining: Option<Draining>,
+    pub(super) draining: Option<Draining>,
 }
 
 impl Delivery {
@@ -80,7 +73,7 @@ impl Delivery {
     }
 
     /// The same, and what was refused after it.
-    fn give_back_all(&mut self, imp: &DiskBuffer, refused: Vec<Item>) {
+    pub(super) fn give_back_all(&mut self, imp: &DiskBuffer, refused: Vec<Item>) {
         put_back(imp, refused);
         self.give_back(imp);
     }
@@ -119,21 +112,6 @@ pub(super) enum Start {
     Continuing,
     /// The next buffer begins anew.
     Discont,
-}
-
-/// A `queue` whose sink is away takes a buffer after each flush and loses it: what it accepts counts when it has gone on
-/// accepting for a while.
-#[derive(Default)]
-struct Probation {
-    /// The first acceptance.
-    since: Option<Instant>,
-    passed: Vec<Passed>,
-    unstored: Vec<Item>,
-}
-
-struct Draining {
-    from: u64,
-    told: Instant,
 }
 
 /// What to do next. Lives for one round on the stack: a box would cost an allocation a buffer.
@@ -454,74 +432,6 @@ impl DiskBuffer {
         self.finish(d, session, result, &passed, unstored);
     }
 
-    fn finish(
-        &self,
-        d: &mut Delivery,
-        session: &Session,
-        result: Result<gst::FlowSuccess, gst::FlowError>,
-        passed: &[Passed],
-        unstored: Vec<Item>,
-    ) {
-        match result {
-            Ok(_) => self.passed(d, session, passed, unstored, true),
-            Err(flow) => {
-                d.give_back_all(self, unstored);
-                self.refused(d, flow);
-            }
-        }
-    }
-
-    /// Counts what downstream has let in; `accepted` says whether it had to take it itself.
-    fn passed(&self, d: &mut Delivery, session: &Session, passed: &[Passed], unstored: Vec<Item>, accepted: bool) {
-        if let Some(probation) = &mut d.probation {
-            probation.passed.extend_from_slice(passed);
-            probation.unstored.extend(unstored);
-            let since = probation.since.filter(|since| accepted && since.elapsed() >= PROBATION);
-            if accepted && probation.since.is_none() {
-                probation.since = Some(Instant::now());
-            }
-            self.state().pushing = None;
-            self.item_del.notify_one();
-            if since.is_some() {
-                self.trust(d, session);
-            }
-            return;
-        }
-        if self.acknowledge(session, passed) {
-            d.attempts = 0;
-        }
-        if accepted {
-            self.accepted(d);
-        }
-    }
-
-    /// Downstream is back for good.
-    fn trust(&self, d: &mut Delivery, session: &Session) {
-        if let Some(probation) = d.probation.take() {
-            self.acknowledge(session, &probation.passed);
-            d.attempts = 0;
-            self.accepted(d);
-        }
-    }
-
-    /// With everything delivered, what is still missing was not to be read.
-    fn settle_accounts(&self, d: &Delivery, session: &Session) {
-        let lost = {
-            let mut state = self.state();
-            if d.probation.is_some() || d.position < state.end.sequence || state.level().buffers == 0 {
-                return;
-            }
-            let lost = state.level();
-            state.cursor.ledger.lost.add(lost);
-            state.cursor.position = state.end.sequence;
-            state.cursor.totals = state.end.totals;
-            session.stream.set_cursor(state.cursor);
-            lost
-        };
-        self.item_del.notify_all();
-        gst::warning!(CAT, imp = self, "{} buffers, {} bytes could not be read: lost", lost.buffers, lost.bytes);
-    }
-
     /// The next buffer of the list that is being gathered, with `remaining` to go; `None` when a crash or a drop has cut the
     /// list short.
     fn fetch_listed(&self, d: &mut Delivery, session: &Session, remaining: u32) -> Option<Pending> {
@@ -554,136 +464,10 @@ impl DiskBuffer {
             }
         }
     }
-
-    /// Moves the cursor past what downstream has. False when it had it already.
-    fn acknowledge(&self, session: &Session, passed: &[Passed]) -> bool {
-        let (overgrown, progress) = {
-            let mut state = self.state();
-            state.pushing = None;
-            let before = state.cursor.position;
-            let mut cut = false;
-            for item in passed {
-                cut |= acknowledge_one(&mut state, item);
-            }
-            state.dropped_in_flight = None;
-            session.stream.set_cursor(state.cursor);
-            (cut, state.cursor.position > before)
-        };
-        self.item_del.notify_one();
-        if overgrown {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Format,
-                ("No keyframe for 30 s or 64 MiB: a resume may start without one. Set the encoder's keyframe interval")
-            );
-        }
-        progress
-    }
-
-    /// Downstream has taken a buffer.
-    fn accepted(&self, d: &mut Delivery) {
-        let (ended, level, from_disk) = {
-            let mut state = self.state();
-            state.delivered = true;
-            state.counters.last_delivered_at = crate::store::wall_clock();
-            let ended = state.outage.take();
-            if let Some(outage) = &ended {
-                state.counters.outage_time += outage.since.elapsed();
-            }
-            (ended, state.level(), state.from_disk)
-        };
-        if let Some(outage) = ended {
-            let time = outage.since.elapsed();
-            gst::info!(
-                CAT,
-                imp = self,
-                "Downstream takes data again after {:.1} s; backlog {} buffers, {} bytes",
-                time.as_secs_f64(),
-                level.buffers,
-                level.bytes
-            );
-            self.tell("diskbuffer-resumed", |b| b.field("outage-time", time.as_nanos() as u64));
-        }
-        if from_disk {
-            self.tell_draining(d, level);
-        }
-    }
-
-    fn tell_draining(&self, d: &mut Delivery, level: Totals) {
-        let now = Instant::now();
-        let draining = d.draining.get_or_insert(Draining { from: level.buffers.max(1), told: now });
-        draining.from = draining.from.max(level.buffers);
-        if now >= draining.told + DRAIN_REPORT {
-            draining.told = now;
-            let percent = 100 - (level.buffers * 100 / draining.from).min(100);
-            self.tell("diskbuffer-draining", |b| b.field("percent", percent as u32));
-        }
-    }
-
-    fn tell_drained(&self, d: &mut Delivery) {
-        if d.draining.take().is_some() {
-            gst::info!(CAT, imp = self, "The backlog is delivered");
-            self.tell("diskbuffer-drained", |b| b);
-        }
-    }
-
-    /// Downstream has not taken a buffer.
-    fn refused(&self, d: &mut Delivery, flow: gst::FlowError) {
-        let (fatal, first) = {
-            let mut state = self.state();
-            state.pushing = None;
-            state.dropped_in_flight = None;
-            if state.flow.is_err() || d.generation != state.generation {
-                // We are being stopped, or were flushed: the cursor has not moved, nothing is lost.
-                drop(state);
-                self.item_del.notify_one();
-                return;
-            }
-            let refuses_us = matches!(flow, gst::FlowError::NotLinked | gst::FlowError::NotNegotiated);
-            let fatal = flow == gst::FlowError::Eos || (refuses_us && !state.delivered && state.outage.is_none());
-            if fatal {
-                state.flow = Err(flow);
-            }
-            let first = !fatal && state.outage.is_none();
-            if first {
-                state.counters.outages += 1;
-                state.outage = Some(Outage { since: Instant::now() });
-            }
-            (fatal, first)
-        };
-        if fatal {
-            self.item_del.notify_one();
-            if flow != gst::FlowError::Eos {
-                gst::element_imp_error!(
-                    self,
-                    gst::StreamError::Failed,
-                    ("Internal data stream error."),
-                    ["streaming stopped, reason {flow}"]
-                );
-                self.srcpad.push_event(gst::event::Eos::new());
-            }
-            return;
-        }
-        if first {
-            gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and delivery tried again");
-            self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
-        }
-        d.flush_first = true;
-        self.retry_later(d);
-    }
-
-    fn retry_later(&self, d: &mut Delivery) {
-        let pause = RETRY.saturating_mul(1 << d.attempts.min(10)).min(RETRY_MAX);
-        d.attempts += 1;
-        // Forty cameras must not come back in step.
-        let spread = 0.75 + 0.5 * jitter();
-        d.retry_at = Some(Instant::now() + pause.mul_f64(spread));
-        self.state().pushing = None;
-    }
 }
 
 /// A record and what is known when it has passed.
-type Place = (Mark, Totals, bool);
+pub(super) type Place = (Mark, Totals, bool);
 
 pub(super) struct Pending {
     mark: Place,
@@ -706,50 +490,6 @@ impl Pending {
         let content = || Content::Buffer { buffer: self.buffer.clone(), facts: self.facts };
         (!self.mark.2).then(|| Item { content: content(), ..item_of(self.mark) })
     }
-}
-
-#[derive(Clone, Copy)]
-struct Passed {
-    mark: Place,
-    facts: Option<Facts>,
-    pts: Option<u64>,
-    size: u64,
-}
-
-/// True when the GOP has become too long to be kept.
-fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
-    let (before, after, stored) = item.mark;
-    let next = before.sequence + 1;
-    let one = after.since(before.totals);
-    if !stored && item.facts.is_some() {
-        let one = Totals { buffers: 1, bytes: item.size, time: 0 };
-        state.unstored_out.subtract(one);
-        state.counters.bypassed.add(one);
-    }
-    if next <= state.cursor.position {
-        let dropped = state.dropped_in_flight.as_ref().is_some_and(|range| range.contains(&before.sequence));
-        let ledger = &mut state.cursor.ledger;
-        if dropped && stored {
-            // It went out all the same.
-            ledger.delivered.add(one);
-            ledger.dropped.subtract(one);
-        } else {
-            state.counters.replayed.add(one);
-        }
-        // A repeat: the resume point is where it was, or it would run ahead of the cursor.
-        return false;
-    }
-    // What the sums skip was stored and is not there any more.
-    let missing = before.totals.since(state.cursor.totals);
-    state.cursor.ledger.lost.add(missing);
-    state.cursor.ledger.delivered.add(one);
-    state.cursor.position = next;
-    state.cursor.totals = after;
-    let Some(facts) = &item.facts else { return false };
-    let after = Mark { sequence: next, totals: after };
-    let resumption = state.resume.acknowledged(before, after, facts, item.pts);
-    state.cursor.resume = state.cursor.resume.max(resumption.at);
-    resumption.cut
 }
 
 fn put_back(imp: &DiskBuffer, items: Vec<Item>) {
@@ -815,10 +555,4 @@ fn from_record(record: Record) -> Item {
         Body::Snapshot(_) => Content::Nothing,
     };
     Item { sequence, before, after, stored: true, content }
-}
-
-/// Between 0 and 1; need not be good, only different in each process and element.
-fn jitter() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
 }

@@ -53,6 +53,7 @@ use gst::prelude::*;
 mod delivery;
 mod imp;
 mod ingest;
+mod outcome;
 mod output;
 mod queries;
 mod resume;
