@@ -12,7 +12,8 @@
 //! - **Downstream fails** (`outage`): a push that returns an error, FLUSHING while this element runs, or after a first OK
 //!   NOT_LINKED or NOT_NEGOTIATED. Upstream does not notice. Delivery is tried again after 200 ms, then twice as long up to
 //!   10 s. Then downstream is flushed, gets its sticky events again and data from the keyframe at or before the first buffer
-//!   that it had not accepted, further back by `replay-overlap`.
+//!   that it had not accepted, further back by `replay-overlap`. What it takes then counts when it has gone on taking for
+//!   150 ms: a `queue` whose sink is away takes a buffer after each flush and loses it.
 //! - **The process ends**, `kill -9` included, and starts again with the same `location`: the same, with the stream's
 //!   own stream-start, caps and segment (`catching-up`), then the live stream as a new epoch.
 //! - **It is full** (limits, free-space floor): `leaky` decides. Drops are whole GOPs, announced as a GAP event, a
