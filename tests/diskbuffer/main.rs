@@ -4,6 +4,7 @@ mod alone;
 mod common;
 mod errors;
 mod fidelity;
+mod flush;
 mod limits;
 mod outage;
 mod places;
