@@ -28,8 +28,9 @@ pub fn database_options(memtable: u64) -> Options {
     options.create_if_missing(true);
     // Media is compressed already.
     options.set_compression_type(DBCompressionType::None);
-    // The writer ends an extent before RocksDB would switch by itself.
-    options.set_write_buffer_size((memtable * 2) as usize);
+    // The writer ends an extent before RocksDB would switch by itself. The log is preallocated at 1.1 times this, which the
+    // floor has to bear.
+    options.set_write_buffer_size((memtable + memtable / 2) as usize);
     options.set_max_write_buffer_number(3);
     // One flushed file at a time goes down a level: moved, not rewritten, and files of level 0 cannot be dropped by range.
     options.set_level_zero_file_num_compaction_trigger(1);
