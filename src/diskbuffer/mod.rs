@@ -44,7 +44,7 @@
 //!
 //! ```text
 //! gst-launch-1.0 rtspsrc location=rtsp://camera/ ! rtph264depay ! h264parse ! \
-//! diskbuffer location=/var/spool/cam1 ! mpegtsmux ! srtsink uri=srt://server:7001
+//! diskbuffer location=/var/spool/cam1 ! mpegtsmux alignment=7 ! srtsink uri=srt://server:7001
 //! ```
 //!
 
