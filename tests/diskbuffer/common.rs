@@ -307,6 +307,8 @@ impl Drop for Rig {
     fn drop(&mut self) {
         let _ = self.source.set_active(false);
         let _ = self.element.set_state(gst::State::Null);
+        // Messages hold their sender, which holds the bus.
+        self.element.set_bus(None::<&gst::Bus>);
     }
 }
 
