@@ -60,7 +60,7 @@ pub struct Delivery {
     /// A retry begins with a flush of downstream.
     pub(super) flush_first: bool,
     /// State that is nowhere else, once delivered: a rewind needs it again.
-    volatile: Vec<Content>,
+    volatile: Vec<Item>,
     pub(super) draining: Option<Draining>,
 }
 
@@ -78,19 +78,22 @@ impl Delivery {
         self.give_back(imp);
     }
 
-    /// Remembers state that the disk refused.
-    fn keep_volatile(&mut self, content: &Content) {
+    /// Remembers state that the disk refused, and all that comes after such state: the log's own account of it has a hole.
+    /// What is before `resume` and was replaced is not needed any more.
+    fn keep_volatile(&mut self, item: &Item, resume: Sequence) {
         let slot = |content: &Content| match content {
             Content::Event(event) => event::slot(event),
             _ => None,
         };
         let same_kind = |a: &Content, b: &Content| std::mem::discriminant(a) == std::mem::discriminant(b);
-        let new = slot(content);
-        if new.is_none() && !matches!(content, Content::Domain(_) | Content::Sets(_)) {
+        let new = slot(&item.content);
+        let is_state = new.is_some() || matches!(item.content, Content::Domain(_) | Content::Sets(_));
+        if !is_state || (item.stored && self.volatile.is_empty()) {
             return;
         }
-        self.volatile.retain(|old| !(same_kind(old, content) && slot(old) == new));
-        self.volatile.push(content.clone());
+        let replaced = |old: &Item| same_kind(&old.content, &item.content) && slot(&old.content) == new;
+        self.volatile.retain(|old| !(old.sequence < resume && replaced(old)));
+        self.volatile.push(item.clone());
     }
 
     /// Nothing is at hand.
@@ -172,6 +175,9 @@ impl DiskBuffer {
 
     fn next_step(&self, d: &mut Delivery) -> Step {
         let mut state = self.state();
+        if state.thread.is_none() {
+            state.thread = Some(std::thread::current().id());
+        }
         loop {
             if state.stopping {
                 return Step::Stop;
@@ -226,6 +232,21 @@ impl DiskBuffer {
         }
     }
 
+    /// Nobody else may flush downstream until it is over; false when it is not the time.
+    fn start_pushing(&self) -> bool {
+        let mut state = self.state();
+        let may = state.flow.is_ok();
+        if may {
+            state.pushing = Some(Instant::now());
+        }
+        may
+    }
+
+    fn end_pushing(&self) {
+        self.state().pushing = None;
+        self.item_del.notify_all();
+    }
+
     fn read(&self, d: &mut Delivery, session: &Session, until: Sequence) {
         match session.stream.read(d.position, CHUNK_RECORDS, CHUNK_BYTES) {
             Ok(chunk) => {
@@ -254,15 +275,19 @@ impl DiskBuffer {
     fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
         d.give_back(self);
         d.run = self.domain();
-        if flush && self.state().flow.is_ok() {
+        if flush && self.start_pushing() {
             self.srcpad.push_event(gst::event::FlushStart::new());
             self.srcpad.push_event(gst::event::FlushStop::new(false));
+            self.end_pushing();
+        }
+        let (cursor, end, began, gap, outage) = {
+            let mut state = self.state();
+            let gap = std::mem::take(&mut state.gap);
+            (state.cursor, state.end.sequence, state.began, gap, state.outage.is_some())
+        };
+        if outage {
             d.probation = Some(Probation::default());
         }
-        let (cursor, end, began, gap) = {
-            let mut state = self.state();
-            (state.cursor, state.end.sequence, state.began, std::mem::take(&mut state.gap))
-        };
         let position = if cursor.position >= end {
             end
         } else if self.settings().replay_overlap == 0 && self.decodable_at(session, cursor.position) {
@@ -282,16 +307,17 @@ impl DiskBuffer {
         };
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
         d.position = position;
-        d.held = None;
+        let held = d.held.take().filter(|item| !item.stored);
+        put_back(self, held.into_iter().collect());
         d.chunk.clear();
         d.sticky.clear();
         d.domain = None;
         d.offset = None;
         d.sets = ParameterSets::default();
-        let fresh = (position >= end || position == began) && !flush && !gap;
+        d.gap |= gap;
+        let fresh = (position >= end || position == began) && !flush && !d.gap;
         d.start = if fresh { Start::Continuing } else { Start::Discont };
         d.skip_before = None;
-        d.gap = gap;
         for (_, value) in sticky {
             match event::decode(&value) {
                 Decoded::Domain(domain) => self.enter_domain(d, domain),
@@ -300,8 +326,12 @@ impl DiskBuffer {
                 Decoded::Nothing => {}
             }
         }
-        for content in d.volatile.clone() {
-            match content {
+        let (before, after) = std::mem::take(&mut d.volatile).into_iter().partition(|item| item.sequence < position);
+        d.volatile = before;
+        // They come again at their place.
+        put_back(self, Vec::into_iter(after).filter(|item: &Item| !item.stored).collect());
+        for item in d.volatile.clone() {
+            match item.content {
                 Content::Domain(domain) => self.enter_domain(d, domain),
                 Content::Sets(sets) => d.sets = sets,
                 Content::Event(event) => self.remember(d, event),
@@ -333,22 +363,24 @@ impl DiskBuffer {
 
     fn deliver_item(&self, d: &mut Delivery, session: &Session, item: Item) {
         let mark = (Mark { sequence: item.sequence, totals: item.before }, item.after, item.stored);
-        if !item.stored {
-            d.keep_volatile(&item.content);
-        }
+        let resume = self.state().cursor.resume;
+        d.keep_volatile(&item, resume);
         let mut eos = false;
         match item.content {
             Content::Nothing => {}
             Content::Domain(domain) => self.enter_domain(d, domain),
             Content::Sets(sets) => d.sets = sets,
             Content::Event(event) => {
-                eos = event.type_() == gst::EventType::Eos;
+                let is_eos = event.type_() == gst::EventType::Eos;
                 let again = (!item.stored).then(|| Item { content: Content::Event(event.clone()), ..item_of(mark) });
-                if let Err(flow) = self.deliver_event(d, session, item.sequence, event) {
-                    if let Some(again) = again {
-                        self.state().tail.put_back(again);
+                match self.deliver_event(d, session, item.sequence, event) {
+                    Ok(pushed) => eos = is_eos && pushed,
+                    Err(flow) => {
+                        if let Some(again) = again {
+                            self.state().tail.put_back(again);
+                        }
+                        return self.refused(d, flow);
                     }
-                    return self.refused(d, flow);
                 }
             }
             Content::Buffer { buffer, facts } => {
@@ -370,20 +402,20 @@ impl DiskBuffer {
         session: &Session,
         at: Sequence,
         event: gst::Event,
-    ) -> Result<(), gst::FlowError> {
+    ) -> Result<bool, gst::FlowError> {
         if event.is_sticky() && event.type_() != gst::EventType::Eos {
             self.remember(d, event);
             // As soon as its place in time is known: sinks preroll on it.
             if d.offset.is_some() && (at >= self.state().began || d.start == Start::Continuing) {
                 self.send_sticky(d, session, None);
             }
-            return Ok(());
+            return Ok(false);
         }
         if event.type_() == gst::EventType::Eos {
             let mine = self.state().live_eos == Some(at);
             if !mine {
                 gst::debug!(CAT, imp = self, "An end of stream that was followed by another stream ends an epoch");
-                return Ok(());
+                return Ok(false);
             }
         }
         let first = match event.view() {
@@ -395,7 +427,7 @@ impl DiskBuffer {
         gst::debug!(CAT, imp = self, "Pushing {event:?}");
         let accepted = self.srcpad.push_event(event);
         let refused = !accepted && if eos { self.srcpad.is_linked() } else { self.is_away() };
-        if refused { Err(gst::FlowError::Flushing) } else { Ok(()) }
+        if refused { Err(gst::FlowError::Flushing) } else { Ok(true) }
     }
 
     /// Downstream was there and cannot take anything now: it has not refused the event, it has not seen it.
@@ -448,6 +480,9 @@ impl DiskBuffer {
                 Fetched::ReadAhead(record) => from_record(record),
                 Fetched::Disk { until } => {
                     self.read(d, session, until);
+                    if d.retry_at.is_some() {
+                        return None;
+                    }
                     continue;
                 }
             };

@@ -197,6 +197,7 @@ impl DiskBuffer {
         let overlap = self.settings().replay_overlap;
         let mut state = self.state();
         state.activity = Activity::Paused;
+        state.closing = false;
         state.tail.clear();
         state.began = state.end.sequence;
         state.delivered = false;
@@ -220,27 +221,30 @@ impl DiskBuffer {
         session.stream.set_cursor(cursor);
     }
 
+    /// Waits until the push that is under way has returned; from within it there is nothing to wait for.
+    pub(super) fn wait_for_push(&self, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        let mut state = self.state();
+        while state.pushing.is_some() && state.thread != Some(std::thread::current().id()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = self.item_del.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
     /// Frees a task that is blocked in a push: it cannot be joined before.
     fn unblock(&self) {
+        self.state().closing = true;
         self.set_flushing(true);
-        let wait = |time: Duration| {
-            let deadline = Instant::now() + time;
-            let mut state = self.state();
-            while state.pushing.is_some() {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return false;
-                }
-                state = self.item_del.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-            }
-            true
-        };
-        if wait(GRACE) {
+        if self.wait_for_push(GRACE) {
             return;
         }
         gst::debug!(CAT, imp = self, "Flushing downstream to end a push");
         self.srcpad.push_event(gst::event::FlushStart::new());
-        if wait(FLUSH_GRACE) {
+        if self.wait_for_push(FLUSH_GRACE) {
             // Downstream may go on with somebody else's data.
             self.srcpad.push_event(gst::event::FlushStop::new(false));
         }
@@ -343,7 +347,11 @@ impl DiskBuffer {
         if mode != gst::PadMode::Push {
             return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
         }
-        self.state().stopping = !active;
+        {
+            let mut state = self.state();
+            state.stopping = !active;
+            state.thread = None;
+        }
         self.set_flushing(!active);
         if active {
             self.start_delivery()?;

@@ -23,6 +23,8 @@ use crate::store::{Body, Mark, NewRecord, StoreError, Sync, Totals};
 /// Longest step of running time that counts as media time: a source that sleeps for a day has not filled a day.
 const MAX_STEP: i64 = 10_000_000_000;
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
+/// How long a push that FLUSH_START has ended may take to return.
+const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
 /// How often a full disk is looked at again.
 const DISK_POLL: Duration = Duration::from_millis(500);
 /// Dropping at the entrance waits so long for a keyframe.
@@ -493,6 +495,8 @@ impl DiskBuffer {
             }
             gst::EventView::FlushStop(e) => {
                 let reset = e.resets_time();
+                // What is on its way to downstream must not arrive behind the flush.
+                self.wait_for_push(FLUSH_PATIENCE);
                 let forwarded = self.srcpad.push_event(event);
                 self.restart_after_flush(reset);
                 forwarded
@@ -518,7 +522,7 @@ impl DiskBuffer {
             state.gap = false;
             state.generation += 1;
             state.live_eos = None;
-            if state.activity != super::state::Activity::Stopped {
+            if state.activity != super::state::Activity::Stopped && !state.closing {
                 state.flow = Ok(gst::FlowSuccess::Ok);
             }
             session.stream.set_cursor(state.cursor);
@@ -538,12 +542,7 @@ impl DiskBuffer {
         }
         let settings = self.settings();
         if matches!(event.type_(), gst::EventType::StreamStart | gst::EventType::Segment) {
-            // Downstream has had enough of what was before, not of this.
-            let mut state = self.state();
-            if state.flow == Err(gst::FlowError::Eos) {
-                state.flow = Ok(gst::FlowSuccess::Ok);
-                state.generation += 1;
-            }
+            self.reopen(&session);
         }
         match event.view() {
             gst::EventView::StreamStart(_) => self.state().live_eos = None,
@@ -569,6 +568,25 @@ impl DiskBuffer {
         let coded = event::encode(&event);
         self.commit_coded(&session, &settings, &coded, Content::Event(event));
         true
+    }
+
+    /// Downstream has had enough of what was before, and may want what comes now.
+    fn reopen(&self, session: &Session) {
+        let (from, to, dropped) = {
+            let mut state = self.state();
+            if state.flow != Err(gst::FlowError::Eos) {
+                return;
+            }
+            state.flow = Ok(gst::FlowSuccess::Ok);
+            let (from, end) = (state.cursor.position, state.end);
+            let dropped = state.drop_until(end);
+            state.gap = false;
+            session.stream.set_cursor(state.cursor);
+            (from, end.sequence, dropped)
+        };
+        if dropped.buffers > 0 {
+            self.tell_dropped("end of stream from downstream", from, to - 1, dropped);
+        }
     }
 
     fn report_sometimes(&self, ingest: &mut Ingest) {

@@ -82,7 +82,7 @@ impl DiskBuffer {
                 probation.since = Some(Instant::now());
             }
             self.state().pushing = None;
-            self.item_del.notify_one();
+            self.item_del.notify_all();
             if since.is_some() {
                 self.trust(d, session);
             }
@@ -137,7 +137,7 @@ impl DiskBuffer {
             session.stream.set_cursor(state.cursor);
             (cut, state.cursor.position > before)
         };
-        self.item_del.notify_one();
+        self.item_del.notify_all();
         if overgrown {
             gst::element_imp_warning!(
                 self,
@@ -204,7 +204,7 @@ impl DiskBuffer {
             if state.flow.is_err() || d.generation != state.generation {
                 // We are being stopped, or were flushed: the cursor has not moved, nothing is lost.
                 drop(state);
-                self.item_del.notify_one();
+                self.item_del.notify_all();
                 return;
             }
             let refuses_us = matches!(flow, gst::FlowError::NotLinked | gst::FlowError::NotNegotiated);
@@ -220,7 +220,7 @@ impl DiskBuffer {
             (fatal, first)
         };
         if fatal {
-            self.item_del.notify_one();
+            self.item_del.notify_all();
             if flow != gst::FlowError::Eos {
                 gst::element_imp_error!(
                     self,

@@ -102,6 +102,10 @@ pub struct State {
     pub flushes: (u32, u32),
     /// The task has to end.
     pub stopping: bool,
+    /// The run is ending: a flush does not bring it back.
+    pub closing: bool,
+    /// The task's own thread.
+    pub thread: Option<std::thread::ThreadId>,
     pub counters: Counters,
     pub last_error: Option<String>,
 }
@@ -128,6 +132,8 @@ impl Default for State {
             unstored_out: Count::default(),
             flushes: (0, 0),
             stopping: false,
+            closing: false,
+            thread: None,
             counters: Counters::default(),
             last_error: None,
         }

@@ -140,15 +140,21 @@ impl Tail {
         }
     }
 
-    /// What the first buffer at or after `position` says, if the records from there on are here.
+    /// What the first buffer at or after `position` says, if all records up to it are here.
     pub fn sync_at(&self, position: Sequence) -> Option<Sync> {
         if self.first()? > position {
             return None;
         }
-        self.items.iter().find_map(|item| match &item.content {
-            Content::Buffer { facts, .. } if item.sequence >= position => Some(facts.sync),
-            _ => None,
-        })
+        let from_there = self.items.iter().filter(|item| item.sequence >= position);
+        for (expected, item) in (position..).zip(from_there) {
+            if item.sequence != expected {
+                return None;
+            }
+            if let Content::Buffer { facts, .. } = &item.content {
+                return Some(facts.sync);
+            }
+        }
+        None
     }
 }
 

@@ -503,6 +503,8 @@ impl Stream {
 
     /// Whether the disk takes data.
     pub fn probe(&self) -> bool {
+        // With nothing to write the disk would not be asked.
+        self.stream.set_dirty();
         self.log().work.run_now(PATIENCE)
     }
 
