@@ -146,8 +146,8 @@ fn leaky_downstream_drops_the_oldest_gops_whole() {
     let buffers = rig.sink.buffers();
     assert!(buffers[held].flags.contains(gst::BufferFlags::DISCONT));
     assert!(buffers[held].data.starts_with(&[sps(), pps()].concat()), "parameter sets come again");
-    let gaps = rig.sink.events().into_iter().filter(|(_, e)| e.type_() == gst::EventType::Gap);
-    assert_eq!(gaps.map(|(at, _)| at).last(), Some(held));
+    let mut gaps = rig.sink.events().into_iter().filter(|(_, e)| e.type_() == gst::EventType::Gap);
+    assert_eq!(gaps.next_back().map(|(at, _)| at), Some(held));
     until("all is counted", || rig.stat("pending") == 0);
     rig.check_accounts();
     assert_eq!(rig.stat("delivered") as usize, seen.len());
