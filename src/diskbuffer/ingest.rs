@@ -37,7 +37,6 @@ const SETTLE: Duration = Duration::from_millis(200);
 #[derive(Default)]
 pub struct Ingest {
     segment: Option<gst::Segment>,
-    caps: Option<gst::Caps>,
     detector: Detector,
     last_running_time: Option<i64>,
     /// The running-time domain of this run was written.
@@ -82,9 +81,9 @@ impl Ingest {
     /// Upstream will send a new segment and nothing else again. `resets` more times running time begins at 0.
     pub fn flush(&mut self, resets: u32) {
         self.flushes += u64::from(resets);
-        let (caps, detector) = (self.caps.take(), std::mem::take(&mut self.detector));
+        let detector = std::mem::take(&mut self.detector);
         let flushed = self.flushed || self.domain_written;
-        *self = Self { caps, detector, flushed, flushes: self.flushes, ..Self::default() };
+        *self = Self { detector, flushed, flushes: self.flushes, ..Self::default() };
     }
 
     pub fn flushes(&self) -> u64 {
@@ -555,7 +554,6 @@ impl DiskBuffer {
                     );
                     return false;
                 }
-                ingest.caps = Some(e.caps_owned());
                 ingest.detector = Detector::new(settings.keyframe_detection.source(), Some(e.caps()));
             }
             gst::EventView::Segment(e) => ingest.segment = Some(e.segment().clone()),

@@ -70,3 +70,39 @@ fn a_handler_of_overrun_may_flush() {
     until("it goes on", || rig.stat("received") == 8);
     rig.check_accounts();
 }
+
+/// The streaming task is held between the decision to push a buffer and the push itself while a flush passes.
+#[test]
+fn what_was_on_its_way_before_a_flush_does_not_arrive_behind_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    let (reached, at_push) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let held = AtomicBool::new(false);
+    let released = std::sync::Mutex::new(released);
+    rig.element.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if info.buffer().is_some_and(|buffer| buffer.offset() == 15) && !held.swap(true, Ordering::SeqCst) {
+            reached.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap();
+        }
+        gst::PadProbeReturn::Ok
+    });
+    rig.start_stream("s", &h264_caps());
+    (0..20).for_each(|i| rig.push(frame(i, GOP, 1000)));
+    at_push.recv_timeout(PATIENCE).unwrap();
+    let source = rig.source.clone();
+    let flushing = std::thread::spawn(move || flush(&source));
+    // Time for a flush that does not wait to get past the buffer.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    release.send(()).unwrap();
+    flushing.join().unwrap();
+    (20..30).for_each(|i| rig.push(frame(i, GOP, 1000)));
+    rig.eos();
+    rig.sink.wait_eos();
+    let place = |kind| rig.sink.events().into_iter().filter(move |(_, e)| e.type_() == kind).map(|(at, _)| at);
+    let flushed = place(gst::EventType::FlushStop).next().unwrap();
+    assert!(place(gst::EventType::Segment).any(|at| at == flushed), "a buffer follows the flush without a segment");
+    let numbers: Vec<_> = rig.sink.buffers().iter().map(number).collect();
+    assert_eq!(numbers, (0..15).chain(10..30).collect::<Vec<_>>());
+    rig.check_accounts();
+}

@@ -10,6 +10,15 @@ fn push_frames(rig: &Rig, range: std::ops::Range<u64>) {
     range.for_each(|i| rig.push(frame(i, GOP, 2000)));
 }
 
+/// Until upstream hears of it.
+fn push_until(rig: &Rig, answer: gst::FlowError) {
+    let mut number = 0;
+    until("upstream hears of it", || {
+        number += 1;
+        rig.source.push(frame(number, GOP, 100)) == Err(answer)
+    });
+}
+
 fn numbers(rig: &Rig) -> Vec<u64> {
     rig.sink.buffers().iter().map(number).collect()
 }
@@ -107,11 +116,7 @@ fn refused_before_anything_was_accepted_is_an_error_as_everywhere() {
         let rig = Rig::new(temp.path(), &[]);
         rig.sink.answer(Some(answer));
         rig.start_stream("s", &h264_caps());
-        let mut number = 0;
-        until("upstream hears of it", || {
-            number += 1;
-            rig.source.push(frame(number, GOP, 100)) == Err(expected)
-        });
+        push_until(&rig, expected);
         assert!(rig.bus.pop_filtered(&[gst::MessageType::Error]).is_some());
     }
 }
@@ -136,11 +141,7 @@ fn end_of_stream_from_downstream_goes_upstream() {
     let rig = Rig::new(temp.path(), &[]);
     rig.sink.answer(Some(gst::FlowError::Eos));
     rig.start_stream("s", &h264_caps());
-    let mut number = 0;
-    until("upstream gets EOS", || {
-        number += 1;
-        rig.source.push(frame(number, GOP, 100)) == Err(gst::FlowError::Eos)
-    });
+    push_until(&rig, gst::FlowError::Eos);
 }
 
 #[test]
@@ -343,13 +344,32 @@ fn a_new_stream_follows_an_end_of_stream_from_downstream() {
     let rig = Rig::new(temp.path(), &[]);
     rig.sink.answer(Some(gst::FlowError::Eos));
     rig.start_stream("a", &h264_caps());
-    let mut number = 0;
-    until("upstream gets EOS", || {
-        number += 1;
-        rig.source.push(frame(number, GOP, 100)) == Err(gst::FlowError::Eos)
-    });
+    push_until(&rig, gst::FlowError::Eos);
     rig.sink.answer(None);
     rig.start_stream("b", &h264_caps());
     push_frames(&rig, 100..110);
     rig.sink.wait("the new stream", |arrived| arrived.buffers.last().is_some_and(|b| b.offsets.0 == 109));
+}
+
+/// As a sink does whose segment has a stop: it has had enough until another segment comes.
+#[test]
+fn what_downstream_has_had_enough_of_is_not_sent_again_before_a_new_segment() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[]);
+    let (answering, segments) = (rig.sink.clone(), std::sync::atomic::AtomicU32::new(0));
+    rig.sinkpad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if info.event().is_some_and(|event| event.type_() == gst::EventType::Segment) {
+            let new = segments.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+            answering.answer((!new).then_some(gst::FlowError::Eos));
+        }
+        gst::PadProbeReturn::Ok
+    });
+    rig.start_stream("a", &h264_caps());
+    push_until(&rig, gst::FlowError::Eos);
+    rig.start_stream("b", &h264_caps());
+    push_frames(&rig, 100..110);
+    rig.eos();
+    rig.sink.wait_eos();
+    assert_eq!(numbers(&rig), (100..110).collect::<Vec<_>>());
+    rig.check_accounts();
 }

@@ -274,6 +274,63 @@ fn kills_at_any_time_lose_nothing_that_was_accepted() {
     assert_eq!(rig.stat("lost"), 0);
 }
 
+/// Lets this process write no file any more, as a disk that refuses.
+fn refuse_the_disk() {
+    let pid = std::process::id().to_string();
+    let status = Command::new("prlimit").args(["--fsize=0:unlimited", "--pid", &pid]).status().unwrap();
+    assert!(status.success());
+}
+
+/// Not a test by itself: runs in a process of its own, which ignores SIGXFSZ.
+#[test]
+fn child_without_a_disk() {
+    let (Ok("no disk"), Some(location)) = (std::env::var(CHILD).as_deref(), std::env::var_os(LOCATION)) else { return };
+    let rig = Rig::new(Path::new(&location), &[]);
+    rig.start_stream("stored", &h264_caps());
+    (0..15).for_each(|i| rig.push(frame(i, GOP, 1000)));
+    rig.sink.wait_buffers(15);
+    until("all is acknowledged", || rig.stat("delivered") == 15);
+    refuse_the_disk();
+    let caps = gst::Caps::builder("video/x-h264").field("width", 99i32).build();
+    rig.start_stream("refused", &caps);
+    (15..25).for_each(|i| rig.push(frame(i, GOP, 1000)));
+    rig.sink.wait_buffers(25);
+    assert_eq!(rig.message("diskbuffer-storage").get::<&str>("state"), Ok("fault"));
+    rig.check_accounts();
+    rig.sink.answer(Some(gst::FlowError::Error));
+    (25..35).for_each(|i| rig.push(frame(i, GOP, 1000)));
+    rig.message("diskbuffer-outage");
+    rig.check_accounts();
+    rig.sink.answer(None);
+    rig.eos();
+    rig.sink.wait_eos();
+    let numbers: Vec<_> = rig.sink.buffers().iter().map(number).collect();
+    assert!((0..35).all(|i| numbers.contains(&i)), "{numbers:?}");
+    let last_caps = rig.sink.events().into_iter().rev().find_map(|(_, e)| match e.view() {
+        gst::EventView::Caps(e) => Some(e.caps_owned()),
+        _ => None,
+    });
+    assert_eq!(last_caps, Some(caps), "what the disk refused is in force again after the outage");
+    until("all is counted", || rig.stat("queued") == 0);
+    rig.check_accounts();
+    println!("done");
+}
+
+#[test]
+fn a_disk_that_refuses_costs_neither_buffers_nor_caps() {
+    let temp = tempfile::tempdir().unwrap();
+    let output = Command::new("sh")
+        .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "restart::child_without_a_disk", "--nocapture"])
+        .env(CHILD, "no disk")
+        .env(LOCATION, temp.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("done"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
 #[test]
 fn an_end_of_stream_of_an_earlier_run_only_ends_its_epoch() {
     let temp = tempfile::tempdir().unwrap();
