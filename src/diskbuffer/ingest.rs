@@ -316,13 +316,18 @@ impl DiskBuffer {
         records: &[NewRecord<'_>],
         contents: impl IntoIterator<Item = Content>,
     ) {
-        let appended = session.stream.append(records);
+        let first = session.stream.end().sequence;
+        let appended = session.stream.append(first, records);
+        if appended.is_err() {
+            for record in records {
+                if let Body::State { slot, clears } = &record.body {
+                    session.stream.change_state(slot, clears, &record.payload.concat());
+                }
+            }
+        }
         let change = {
             let mut state = self.state();
-            let (mut sequence, error) = match appended {
-                Ok(appended) => (appended.first, None),
-                Err(error) => (session.stream.skip(records.len() as u64), Some(error)),
-            };
+            let (mut sequence, error) = (first, appended.err());
             let stored = error.is_none();
             for (record, content) in records.iter().zip(contents) {
                 let adds = record.contribution();

@@ -360,7 +360,7 @@ impl Log {
     fn try_close(&self) -> Result<(), StoreError> {
         self.save_cursors(true)?;
         let ticket = self.enter(0)?;
-        let ends = self.stream_list().iter().map(|stream| (stream.id, stream.written().0.sequence)).collect();
+        let ends = self.stream_list().iter().map(|stream| (stream.id, stream.given())).collect();
         let mark = schema::encode_value(&CleanMark { ends });
         self.db
             .put_opt(Meta::Clean.key(ticket.extent), mark, &self.write_meta)

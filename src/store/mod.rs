@@ -39,7 +39,7 @@ pub use error::StoreError;
 pub use log::{Durability, StoreOptions, wall_clock};
 pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
 pub use schema::{Count, CursorRecord};
-pub use stream::{Mark, NewRecord, Stream};
+pub use stream::{Mark, NewRecord, Stream, Tender};
 
 /// A store that is open in this process. Cheap to clone; closes with its last handle.
 #[derive(Clone)]

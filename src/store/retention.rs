@@ -63,7 +63,9 @@ impl OpenStore {
 impl Drop for OpenStore {
     fn drop(&mut self) {
         self.log.work.stop();
-        if let Some(keeper) = self.keeper.take() {
+        // A tender may have been the last to hold the store.
+        let itself = |keeper: &JoinHandle<()>| keeper.thread().id() == std::thread::current().id();
+        if let Some(keeper) = self.keeper.take_if(|keeper| !itself(keeper)) {
             let _ = keeper.join();
         }
         #[cfg(test)]
@@ -79,8 +81,9 @@ fn keep(log: &Log) {
     // What an earlier process left half done is looked for too.
     let mut sweeps = SWEEPS;
     loop {
-        let again = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some();
-        if !log.work.wait(CURSOR_DELAY, again.then_some(RETRY)) {
+        let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some();
+        let again = log.stream_list().iter().filter_map(|stream| stream.tend()).chain(busy.then_some(RETRY)).min();
+        if !log.work.wait(CURSOR_DELAY, again) {
             break;
         }
         // A disk that refuses now is tried again with the next change; the writer reports it.

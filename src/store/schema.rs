@@ -192,6 +192,9 @@ pub struct Ledger {
     pub expired: Count,
     pub purged: Count,
     pub lost: Count,
+    /// Of all that came in, not part of the sum: delivered from memory without ever being stored, and not accepted.
+    pub bypassed: Count,
+    pub rejected: Count,
 }
 
 /// A sync point, at most one per second or MiB: levels, drops and seeks need no scan.

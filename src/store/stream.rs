@@ -4,16 +4,17 @@
 //! while the disk works.
 
 use std::mem;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
 
 use super::Store;
 use super::error::StoreError;
+use super::extents::Span;
 use super::log::{Log, apply_record, boot_time, lock};
-use super::record::{self, Body, Encoder, Header, Record, Sequence, StateMap, Sync, Totals};
+use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
 use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
 
 /// Index entries are at least this far apart, in time or in bytes.
@@ -52,13 +53,17 @@ impl NewRecord<'_> {
     }
 }
 
-/// What an append did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Appended {
-    /// Sequence of the first record; the others follow.
-    pub first: Sequence,
-    /// After the last one.
-    pub end: Mark,
+/// Looks after a stream while the store is open: called by the thread that tends the log, with no lock held.
+pub trait Tender: Send + Sync {
+    /// One round; after how long the next one is wanted at the latest.
+    fn tend(&self) -> Option<Duration>;
+}
+
+/// The tender of a stream and when it wants to be called.
+#[derive(Default)]
+struct Tended {
+    tender: Option<Arc<dyn Tender>>,
+    due: Option<Instant>,
 }
 
 /// Records in order, and where to go on.
@@ -80,11 +85,18 @@ pub struct StreamLog {
     committed: AtomicU64,
     writer: Mutex<Writer>,
     progress: Mutex<Progress>,
+    tended: Mutex<Tended>,
 }
 
 struct Writer {
+    /// After the last record that is stored.
     end: Mark,
+    /// After the last number that was given out.
+    given: Sequence,
+    /// In force at the end.
     state: StateMap,
+    /// The state changed by what is not stored: it has to be written down as a whole before the next record.
+    state_unwritten: bool,
     encoder: Encoder,
     /// Boot time and bytes at the last index entry.
     indexed: Option<(u64, u64)>,
@@ -111,16 +123,46 @@ impl StreamLog {
             name,
             attached: AtomicBool::new(false),
             committed: AtomicU64::new(end.sequence),
-            writer: Mutex::new(Writer { end, state, encoder: Encoder::default(), indexed: None }),
+            writer: Mutex::new(Writer {
+                end,
+                given: end.sequence,
+                state,
+                state_unwritten: false,
+                encoder: Encoder::default(),
+                indexed: None,
+            }),
             progress: Mutex::new(Progress { cursor, dirty: false, trimmed: Trimmed::default() }),
+            tended: Mutex::default(),
         }
+    }
+
+    /// Calls the tender if it is time; after how long it has to be called again.
+    pub fn tend(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let tender = {
+            let tended = lock(&self.tended);
+            let due = tended.due?;
+            if due > now {
+                return Some(due - now);
+            }
+            tended.tender.clone()?
+        };
+        let wanted = tender.tend();
+        let mut tended = lock(&self.tended);
+        tended.due = wanted.filter(|_| tended.tender.is_some()).map(|wanted| Instant::now() + wanted);
+        tended.due.and(wanted)
     }
 
     pub fn cursor(&self) -> CursorRecord {
         lock(&self.progress).cursor
     }
 
-    /// End and state in force, for the head of an extent.
+    /// After the last number that was given out.
+    pub fn given(&self) -> Sequence {
+        lock(&self.writer).given
+    }
+
+    /// End of what is stored and state in force there, for the head of an extent.
     pub fn written(&self) -> (Mark, StateMap) {
         let writer = lock(&self.writer);
         (writer.end, writer.state.clone())
@@ -156,11 +198,12 @@ impl StreamLog {
 /// The handle of whoever writes and reads a stream. One at a time; gives the stream free when dropped.
 pub struct Stream {
     store: Store,
-    stream: std::sync::Arc<StreamLog>,
+    stream: Arc<StreamLog>,
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        *lock(&self.stream.tended) = Tended::default();
         self.stream.attached.store(false, Ordering::Release);
     }
 }
@@ -185,7 +228,7 @@ impl Stream {
                     }
                     let end = Mark { sequence: 1, totals: Totals::default() };
                     let cursor = CursorRecord { position: 1, resume: 1, ..CursorRecord::default() };
-                    let stream = std::sync::Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor));
+                    let stream = Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor));
                     stream.attached.store(true, Ordering::Relaxed);
                     streams.insert(id, stream.clone());
                     stream
@@ -225,13 +268,19 @@ impl Stream {
         &self.stream.name
     }
 
-    /// After the last record.
+    /// The sums at the end, and the next number to be given out.
     pub fn end(&self) -> Mark {
-        lock(&self.stream.writer).end
+        let writer = lock(&self.stream.writer);
+        Mark { sequence: writer.given, totals: writer.end.totals }
+    }
+
+    /// Has `tender` called from now on, until this handle is dropped.
+    pub fn set_tender(&self, tender: Arc<dyn Tender>) {
+        *lock(&self.stream.tended) = Tended { tender: Some(tender), due: Some(Instant::now()) };
+        self.log().work.announce();
     }
 
     /// The state in force at the end.
-    #[cfg(test)]
     pub fn state(&self) -> StateMap {
         lock(&self.stream.writer).state.clone()
     }
@@ -254,55 +303,62 @@ impl Stream {
         self.log().work.announce();
     }
 
-    /// Takes `count` sequence numbers for records that could not be stored, so that they still have a place in the order.
-    pub fn skip(&self, count: u64) -> Sequence {
+    /// Numbers below `sequence` are given out, to records that are not stored, or not yet.
+    pub fn give_out(&self, sequence: Sequence) {
         let mut writer = lock(&self.stream.writer);
-        let first = writer.end.sequence;
-        writer.end.sequence += count;
-        first
+        writer.given = writer.given.max(sequence);
     }
 
-    /// Appends the records as one: after a crash all of them are there or none.
+    /// A change of state that is not stored, and will not be, comes into force before the next record that is.
+    pub fn change_state(&self, slot: &Slot, clears: &Clears, value: &[u8]) {
+        let mut writer = lock(&self.stream.writer);
+        record::apply(&mut writer.state, slot, clears, value);
+        writer.state_unwritten = true;
+    }
+
+    /// Appends the records as one: after a crash all of them are there or none. The first gets the number `first`, which
+    /// lies behind all that is stored, the others those that follow. What lies between was given to records that are not
+    /// stored.
     ///
     /// # Errors
     ///
-    /// Nothing was accepted. The sequence numbers are not used again; state that they changed stays in force.
-    pub fn append(&self, records: &[NewRecord<'_>]) -> Result<Appended, StoreError> {
+    /// Nothing was accepted. The same records may be appended again with the same numbers.
+    pub fn append(&self, first: Sequence, records: &[NewRecord<'_>]) -> Result<Mark, StoreError> {
         let log = self.log();
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
         let ticket = log.enter(bytes)?;
 
         let mut writer = lock(&self.stream.writer);
-        let before = writer.end;
-        let first = before.sequence;
-        let mut end = before;
-        let index = self.index_entries(&mut writer, records);
-        for record in records {
-            end.sequence += 1;
-            end.totals = end.totals.plus(record.contribution());
-            if let Body::State { slot, clears } = &record.body {
-                record::apply(&mut writer.state, slot, clears, &record.payload.concat());
-            }
-        }
-        writer.end = end;
+        let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };
+        let index = self.index_entries(&mut writer, before, records);
         let mut encoder = mem::take(&mut writer.encoder);
+        let whole = writer.state_unwritten.then(|| writer.state.clone());
+        let stored = writer.end.sequence;
+        writer.given = writer.given.max(before.sequence + records.len() as u64);
         drop(writer);
 
-        let written = self.write(log, ticket.extent, before, records, &index, &mut encoder);
+        let snapshot = whole.map(|state| (before.sequence.saturating_sub(1).max(stored), state));
+        let written = self.write(log, ticket.extent, before, records, &index, snapshot, &mut encoder);
         encoder.shrink(ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
         writer.encoder = encoder;
         match &written {
-            Ok(()) => self.stream.committed.store(end.sequence, Ordering::Release),
-            Err(_) => {
-                writer.end.totals = before.totals;
-                writer.indexed = None;
+            Ok(end) => {
+                for record in records {
+                    if let Body::State { slot, clears } = &record.body {
+                        record::apply(&mut writer.state, slot, clears, &record.payload.concat());
+                    }
+                }
+                writer.end = *end;
+                writer.state_unwritten = false;
+                self.stream.committed.store(end.sequence, Ordering::Release);
             }
+            Err(_) => writer.indexed = None,
         }
         drop(writer);
         // Not before: a switch of extents writes down what the writer says.
         drop(ticket);
-        written.map(|()| Appended { first, end })
+        written
     }
 
     fn write(
@@ -312,10 +368,16 @@ impl Stream {
         mut at: Mark,
         records: &[NewRecord<'_>],
         index: &[(Sequence, IndexEntry)],
+        snapshot: Option<(Sequence, StateMap)>,
         encoder: &mut Encoder,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Mark, StoreError> {
         let id = self.stream.id;
-        let mut batch = (records.len() > 1 || !index.is_empty()).then(WriteBatch::default);
+        let several = records.len() > 1 || !index.is_empty() || snapshot.is_some();
+        let mut batch = several.then(WriteBatch::default);
+        if let (Some(batch), Some((sequence, state))) = (&mut batch, snapshot) {
+            let header = Header { before: at.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
+            batch.put(schema::key(extent, Lane::State(id), sequence), encoder.encode(&header, &[]));
+        }
         for record in records {
             let lane = match record.body {
                 Body::State { .. } | Body::Snapshot(_) => Lane::State(id),
@@ -337,13 +399,17 @@ impl Stream {
             }
             log.db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
         }
-        Ok(())
+        Ok(at)
     }
 
     /// Index entries that are due with these records.
-    fn index_entries(&self, writer: &mut Writer, records: &[NewRecord<'_>]) -> Vec<(Sequence, IndexEntry)> {
+    fn index_entries(
+        &self,
+        writer: &mut Writer,
+        mut at: Mark,
+        records: &[NewRecord<'_>],
+    ) -> Vec<(Sequence, IndexEntry)> {
         let mut entries = Vec::new();
-        let mut at = writer.end;
         for record in records {
             if let Body::Buffer(header) = &record.body
                 && header.sync != Sync::None
@@ -395,7 +461,7 @@ impl Stream {
             let exhausted = spans.last().is_none_or(|span| span.end.is_none());
             for span in spans {
                 from = from.max(span.first);
-                let full = self.read_span(span.extent, from, max_records, max_bytes, &mut bytes, &mut chunk)?;
+                let full = self.read_span(span, from, max_records, max_bytes, &mut bytes, &mut chunk)?;
                 if full {
                     return Ok(chunk);
                 }
@@ -412,7 +478,7 @@ impl Stream {
     /// Reads one extent, both lanes in order of their sequence; true when the limits are reached.
     fn read_span(
         &self,
-        extent: u32,
+        span: Span,
         from: Sequence,
         max_records: usize,
         max_bytes: usize,
@@ -421,9 +487,9 @@ impl Stream {
     ) -> Result<bool, StoreError> {
         let id = self.stream.id;
         // Both lanes up to the same record: what is being written could show in the one and not in the other.
-        let to = self.stream.committed.load(Ordering::Acquire);
-        let mut data = self.iterate(extent, Lane::Data(id), from, to, false);
-        let mut state = self.iterate(extent, Lane::State(id), from.max(1), to, true);
+        let to = self.stream.committed.load(Ordering::Acquire).min(span.end.unwrap_or(Sequence::MAX));
+        let mut data = self.iterate(span.extent, Lane::Data(id), from, to, false);
+        let mut state = self.iterate(span.extent, Lane::State(id), from.max(1), to, true);
         let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
         loop {
             let iter = match (sequence(&data), sequence(&state)) {
