@@ -54,7 +54,7 @@ impl NewRecord<'_> {
 }
 
 /// Looks after a stream while the store is open: called by the thread that tends the log, with no lock held.
-pub trait Tender: Send + Sync {
+pub trait Tender: Send + std::marker::Sync {
     /// One round; after how long the next one is wanted at the latest.
     fn tend(&self) -> Option<Duration>;
 }
