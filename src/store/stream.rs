@@ -281,6 +281,7 @@ impl Stream {
     }
 
     /// The state in force at the end.
+    #[cfg(test)]
     pub fn state(&self) -> StateMap {
         lock(&self.stream.writer).state.clone()
     }
@@ -519,6 +520,13 @@ impl Stream {
 
     /// The state in force just before `sequence`.
     pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
+        {
+            let writer = lock(&self.stream.writer);
+            // Nothing stored comes after it; what is not stored may have changed the state.
+            if sequence >= writer.end.sequence {
+                return Ok(writer.state.clone());
+            }
+        }
         let mut state = StateMap::new();
         let span = self.log().extents().spans(self.stream.id, sequence, 1).first().copied();
         let Some(span) = span else { return Ok(state) };
