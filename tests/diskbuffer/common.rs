@@ -79,6 +79,8 @@ pub struct Arrived {
     pub events: Vec<(usize, gst::Event)>,
     segment: Option<gst::Segment>,
     pub lists: Vec<usize>,
+    /// Position and whether it is a repeat, where buffers say so.
+    pub positions: Vec<(u64, bool)>,
 }
 
 #[derive(Clone, Default)]
@@ -139,6 +141,10 @@ impl Sink {
             .map(gst::ClockTime::nseconds);
         arrived.running_times.push(time);
         arrived.buffers.push(see(buffer));
+        if let Ok(meta) = gst::meta::CustomMeta::from_buffer(buffer, "diskbuffer-position") {
+            let get = |name: &str| meta.structure().value(name).unwrap().to_owned();
+            arrived.positions.push((get("position").get().unwrap(), get("replayed").get().unwrap()));
+        }
         drop(arrived);
         self.arrived.1.notify_all();
     }
@@ -203,6 +209,14 @@ impl Sink {
 
     pub fn buffers(&self) -> Vec<Seen> {
         self.arrived.0.lock().unwrap().buffers.clone()
+    }
+
+    pub fn positions(&self) -> Vec<u64> {
+        self.arrived.0.lock().unwrap().positions.iter().map(|p| p.0).collect()
+    }
+
+    pub fn replayed(&self) -> Vec<bool> {
+        self.arrived.0.lock().unwrap().positions.iter().map(|p| p.1).collect()
     }
 
     pub fn running_times(&self) -> Vec<Option<u64>> {
