@@ -579,7 +579,7 @@ fn from_record(record: Record) -> Item {
                 running_time: header.running_time,
                 captured_at: header.captured_at,
             };
-            Content::Buffer { buffer: buffer::restore(&header, record.payload), facts }
+            Content::Buffer { buffer: buffer::restore(&header, record.payload, &mut |_| {}), facts }
         }
         Body::Event | Body::State { .. } => match event::decode(record.payload.as_ref()) {
             Decoded::Event(event) => Content::Event(event),

@@ -142,7 +142,7 @@ impl DiskBuffer {
             let facts = ingest.facts(&buffer, verdict, 0, now);
             let advance = ingest.advance(facts.running_time);
             let out = self.for_tail(&buffer, dropped)?;
-            let record = NewRecord { body: Body::Buffer(buffer::header(&out, &facts)), payload, advance };
+            let record = NewRecord { body: Body::Buffer(buffer::header(&out, &facts, &mut |_| {})), payload, advance };
             self.commit(&session, &settings, &[record], [Content::Buffer { buffer: out, facts }]);
             Ok(gst::FlowSuccess::Ok)
         });
@@ -182,7 +182,7 @@ impl DiskBuffer {
             let facts = ingest.facts(&buffer, verdict, list_remaining, now);
             let advance = ingest.advance(facts.running_time);
             let buffer = self.for_tail(&buffer, dropped && contents.is_empty())?;
-            let body = Body::Buffer(buffer::header(&buffer, &facts));
+            let body = Body::Buffer(buffer::header(&buffer, &facts, &mut |_| {}));
             records.push(NewRecord { body, payload, advance });
             contents.push(Content::Buffer { buffer, facts });
         }
