@@ -12,6 +12,7 @@ mod media;
 mod store;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    media::position::register();
     diskbuffer::register(plugin)
 }
 

@@ -15,6 +15,7 @@ use super::imp::{CAT, DiskBuffer, Session, Signal};
 use super::outcome::{Draining, PROBATION, Probation};
 use super::pace::Pace;
 use super::push::{Refused, from_record};
+use super::settings::Settings;
 use super::state::State;
 use super::tail::{Content, Item};
 use crate::media::event::{self, Decoded};
@@ -65,6 +66,8 @@ pub struct Delivery {
     /// Not before, for the sake of `catch-up-rate`.
     pub(super) not_before: Option<Instant>,
     pub(super) pace: Option<Pace>,
+    /// As of this round.
+    pub(super) settings: Arc<Settings>,
 }
 
 impl Delivery {
@@ -135,7 +138,9 @@ impl DiskBuffer {
             let _ = self.srcpad.pause_task();
             return;
         };
-        match self.next_step(d) {
+        let step = self.next_step(d);
+        d.settings = self.settings();
+        match step {
             Step::Stop => {
                 gst::debug!(CAT, imp = self, "Pausing delivery");
                 let _ = self.srcpad.pause_task();
@@ -277,7 +282,7 @@ impl DiskBuffer {
         }
         let position = if cursor.position >= end {
             end
-        } else if self.settings().replay_overlap == 0 && self.decodable_at(session, cursor.position) {
+        } else if d.settings.replay_overlap == 0 && self.decodable_at(session, cursor.position) {
             cursor.position
         } else {
             cursor.resume

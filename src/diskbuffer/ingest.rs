@@ -17,6 +17,7 @@ use super::tail::{Content, Item, memory_limit};
 use crate::media::buffer::{self, Facts};
 use crate::media::event::{self, Coded, Place};
 use crate::media::keyframe::{Detector, Verdict};
+use crate::media::{meta, reference};
 use crate::store::domains::flushed;
 use crate::store::{Body, Count, Mark, NewRecord, StoreError, Sync, Totals};
 
@@ -98,13 +99,14 @@ impl Ingest {
         }
     }
 
+    /// `now` is the time of arrival in ns since 1970; what the buffer itself says of its capture wins over it.
     fn facts(&self, buffer: &gst::BufferRef, verdict: Verdict, list_remaining: u32, now: i64) -> Facts {
         Facts {
             sync: verdict.sync,
             leading: verdict.leading,
             list_remaining,
             running_time: self.running_time(buffer.dts_or_pts()),
-            captured_at: now,
+            captured_at: reference::utc(buffer).unwrap_or(now),
         }
     }
 
@@ -142,7 +144,11 @@ impl DiskBuffer {
             let facts = ingest.facts(&buffer, verdict, 0, now);
             let advance = ingest.advance(facts.running_time);
             let out = self.for_tail(&buffer, dropped)?;
-            let record = NewRecord { body: Body::Buffer(buffer::header(&out, &facts)), payload, advance };
+            let record = NewRecord {
+                body: Body::Buffer(buffer::header(&out, &facts, &mut |name| self.warn_of_meta(name))),
+                payload,
+                advance,
+            };
             self.commit(&session, &settings, &[record], None, [Content::Buffer { buffer: out, facts }]);
             Ok(gst::FlowSuccess::Ok)
         });
@@ -182,12 +188,29 @@ impl DiskBuffer {
             let facts = ingest.facts(&buffer, verdict, list_remaining, now);
             let advance = ingest.advance(facts.running_time);
             let buffer = self.for_tail(&buffer, dropped && contents.is_empty())?;
-            let body = Body::Buffer(buffer::header(&buffer, &facts));
+            let body = Body::Buffer(buffer::header(&buffer, &facts, &mut |name| self.warn_of_meta(name)));
             records.push(NewRecord { body, payload, advance });
             contents.push(Content::Buffer { buffer, facts });
         }
         self.commit(&session, &settings, &records, None, contents);
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Names each meta that cannot be stored once.
+    pub(super) fn warn_of_meta(&self, name: &str) {
+        if !self.state().unstored_metas.insert(name.to_owned()) {
+            return;
+        }
+        if meta::foreign_process(name) {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                ("{name} points into the memory of this process and means nothing after a restart: put the element where \
+                  buffers carry the data itself, with Savant before zeromq_sink")
+            );
+        } else if !meta::only_memory(name) {
+            gst::warning!(CAT, imp = self, "{name} is not stored: buffers that come from the disk are without it");
+        }
     }
 
     /// What cannot be read cannot be stored, and is not lost silently.

@@ -12,7 +12,7 @@ use gst::subclass::prelude::*;
 use super::delivery::Delivery;
 use super::imp::{CAT, DiskBuffer, Session};
 use super::pace::Pace;
-use super::settings::OnUnnegotiable;
+use super::settings::{OnUnnegotiable, Settings};
 use super::state::{Outage, State};
 use crate::media::buffer::Facts;
 use crate::store::{Mark, Sequence, Sync, Totals};
@@ -102,7 +102,7 @@ impl DiskBuffer {
             }
             return;
         }
-        if self.count_passed(session, passed) {
+        if self.count_passed(&d.settings, session, passed) {
             d.attempts = 0;
         }
         if accepted {
@@ -113,7 +113,7 @@ impl DiskBuffer {
     /// Downstream is back for good.
     pub(super) fn trust(&self, d: &mut Delivery, session: &Session) {
         if let Some(probation) = d.probation.take() {
-            self.count_passed(session, &probation.passed);
+            self.count_passed(&d.settings, session, &probation.passed);
             d.attempts = 0;
             self.accepted(d);
         }
@@ -143,9 +143,8 @@ impl DiskBuffer {
     }
 
     /// Counts what downstream has taken: it is acknowledged with that, or waits for it. False when it had it already.
-    pub(super) fn count_passed(&self, session: &Session, passed: &[Passed]) -> bool {
+    pub(super) fn count_passed(&self, settings: &Settings, session: &Session, passed: &[Passed]) -> bool {
         let (overgrown, progress, crossed) = {
-            let settings = self.settings();
             let mut state = self.state();
             state.pushing = None;
             let before = (state.cursor.position, state.sent_until);
@@ -167,7 +166,7 @@ impl DiskBuffer {
             self.cursor_moved(&mut state, session);
             let level = state.level();
             let progress = (state.cursor.position, state.sent_until) != before;
-            (cut, progress, state.watermark.update(&settings, level))
+            (cut, progress, state.watermark.update(settings, level))
         };
         self.item_del.notify_all();
         if overgrown {
@@ -261,8 +260,7 @@ impl DiskBuffer {
             }
             (ended, state.level(), state.from_disk, state.passed.time)
         };
-        let rate = self.settings().catch_up_rate;
-        d.not_before = Pace::next(&mut d.pace, Instant::now(), media, level.time, rate);
+        d.not_before = Pace::next(&mut d.pace, Instant::now(), media, level.time, d.settings.catch_up_rate);
         if let Some(outage) = ended {
             let time = outage.since.elapsed();
             gst::info!(
@@ -307,7 +305,6 @@ impl DiskBuffer {
 
     /// Downstream has not taken a buffer.
     pub(super) fn refused(&self, d: &mut Delivery, flow: gst::FlowError) {
-        let settings = self.settings();
         let (answer, first) = {
             let mut state = self.state();
             state.pushing = None;
@@ -318,7 +315,7 @@ impl DiskBuffer {
                 self.item_del.notify_all();
                 return;
             }
-            let answer = Answer::to(flow, &state, d, settings.on_unnegotiable);
+            let answer = Answer::to(flow, &state, d, d.settings.on_unnegotiable);
             if answer == Answer::Stop {
                 state.flow = Err(flow);
             }
@@ -367,9 +364,9 @@ impl DiskBuffer {
     }
 
     pub(super) fn retry_later(&self, d: &mut Delivery) {
-        let settings = self.settings();
-        let longest = Duration::from_nanos(settings.retry_max_interval.max(settings.retry_interval));
-        let first = Duration::from_nanos(settings.retry_interval);
+        let Settings { retry_interval, retry_max_interval, .. } = *d.settings;
+        let longest = Duration::from_nanos(retry_max_interval.max(retry_interval));
+        let first = Duration::from_nanos(retry_interval);
         let pause = first.saturating_mul(1 << d.attempts.min(20)).min(longest);
         d.attempts += 1;
         // Forty cameras must not come back in step.

@@ -18,6 +18,7 @@ use super::settings::TimestampMode;
 use crate::media::event;
 use crate::media::keyframe;
 use crate::media::nal::ParameterSets;
+use crate::media::{position, reference};
 use crate::store::Sync;
 use crate::store::domains::same_run;
 
@@ -33,7 +34,7 @@ impl DiskBuffer {
             d.sticky.clear();
         }
         d.domain = Some(domain);
-        d.offset = match self.settings().timestamp_mode {
+        d.offset = match d.settings.timestamp_mode {
             TimestampMode::Original => Some(0),
             TimestampMode::Continuous => d
                 .offsets
@@ -56,7 +57,7 @@ impl DiskBuffer {
         let later = |until: u64| until as i64 - first as i64;
         // Another stream may have begun the epoch before this one had come that far.
         let behind_sent = d.sent.map_or(i64::MIN, later);
-        if self.settings().timestamp_mode == TimestampMode::Restamp {
+        if d.settings.timestamp_mode == TimestampMode::Restamp {
             let now = self.obj().current_running_time().map_or(0, gst::ClockTime::nseconds);
             return later(now).max(behind_sent);
         }
@@ -117,7 +118,7 @@ impl DiskBuffer {
 
     /// What goes out for a buffer: usually itself. `None` for leading pictures that cannot be decoded.
     pub(super) fn prepare(&self, d: &mut Delivery, session: &Session, item: Pending) -> Option<gst::Buffer> {
-        let Pending { mut buffer, facts, .. } = item;
+        let Pending { mut buffer, facts, passed } = item;
         self.send_sticky(d, session, facts.running_time);
         if let Some(before) = d.skip_before {
             if facts.leading || buffer.pts().is_some_and(|pts| pts < before) {
@@ -139,6 +140,16 @@ impl DiskBuffer {
                 buffer = complete;
             }
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+        }
+        if d.settings.add_reference_timestamp_meta {
+            reference::attach(buffer.make_mut(), facts.captured_at);
+        }
+        if d.settings.add_position_meta {
+            let replayed = {
+                let state = self.state();
+                passed.at < state.sent_until.max(state.cursor.position)
+            };
+            position::attach(buffer.make_mut(), passed.at, replayed, facts.captured_at, false);
         }
         let end = buffer.pts().or(buffer.dts()).map(|t| t.saturating_add(buffer.duration().unwrap_or_default()));
         if let Some(end) = end {

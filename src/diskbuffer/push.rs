@@ -226,7 +226,12 @@ pub(super) fn from_record(record: Record) -> Item {
                 running_time: header.running_time,
                 captured_at: header.captured_at,
             };
-            Content::Buffer { buffer: buffer::restore(&header, record.payload), facts }
+            Content::Buffer {
+                buffer: buffer::restore(&header, record.payload, &mut |name| {
+                    gst::debug!(CAT, "Nobody here knows the meta {name}: left out");
+                }),
+                facts,
+            }
         }
         Body::Event | Body::State { .. } => match event::decode(record.payload.as_ref()) {
             Decoded::Event(event) => Content::Event(event),

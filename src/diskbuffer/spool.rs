@@ -145,7 +145,7 @@ impl DiskBuffer {
 
 fn body(item: &Item) -> Body {
     match (&item.content, item.coded.as_deref().map(|coded| &coded.place)) {
-        (Content::Buffer { buffer, facts }, _) => Body::Buffer(buffer::header(buffer, facts)),
+        (Content::Buffer { buffer, facts }, _) => Body::Buffer(buffer::header(buffer, facts, &mut |_| {})),
         (_, Some(Place::State { slot, clears })) => Body::State { slot: slot.clone(), clears: clears.clone() },
         _ => Body::Event,
     }

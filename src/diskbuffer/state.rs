@@ -2,6 +2,7 @@
 //!
 //! One mutex, held for a few instructions at a time: never across a push, a query, a signal or a disk access.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,6 +131,8 @@ pub struct State {
     pub closing: bool,
     /// The task's own thread.
     pub thread: Option<std::thread::ThreadId>,
+    /// Kinds of metas that are lost on the way through the disk, each told once.
+    pub unstored_metas: HashSet<String>,
     pub counters: Counters,
     pub last_error: Option<String>,
 }
@@ -167,6 +170,7 @@ impl Default for State {
             stopping: false,
             closing: false,
             thread: None,
+            unstored_metas: HashSet::new(),
             counters: Counters::default(),
             last_error: None,
         }

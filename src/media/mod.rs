@@ -7,4 +7,9 @@ mod bits;
 pub mod buffer;
 pub mod event;
 pub mod keyframe;
+pub mod meta;
 pub mod nal;
+#[allow(dead_code)]
+pub mod position;
+#[allow(dead_code)]
+pub mod reference;

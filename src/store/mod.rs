@@ -37,7 +37,7 @@ use std::sync::Arc;
 pub use domains::Domain;
 pub use error::StoreError;
 pub use log::{Durability, StoreOptions, wall_clock};
-pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
+pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
 
