@@ -10,7 +10,7 @@ use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session};
 use super::state::{State, change_state};
-use super::tail::{Content, Item};
+use super::tail::{Content, Item, memory_limit};
 use crate::media::buffer;
 use crate::media::event::Place;
 use crate::store::{Body, Mark, NewRecord, Sequence, StoreError, Totals};
@@ -36,15 +36,16 @@ impl DiskBuffer {
             return Ok(());
         }
         let mut result = Ok(());
-        while let Some(batch) = Self::next_batch(&self.state()) {
+        while result.is_ok() {
+            let batch = Self::next_batch(&self.state());
+            let Some(batch) = batch else { break };
             result = self.store_batch(session, &batch);
-            if result.is_err() {
-                break;
-            }
         }
+        let settings = self.settings();
         let change = {
             let mut state = self.state();
             state.spooling = false;
+            state.tail.shrink(memory_limit(&settings));
             state.spool_at = result.is_err().then(|| Instant::now() + RETRY);
             session.stream.set_cursor(state.cursor);
             match &result {

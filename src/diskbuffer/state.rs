@@ -234,8 +234,11 @@ impl State {
         self.cursor.resume = to.sequence;
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
         self.oldest_captured_at = None;
-        self.gap = true;
-        self.generation += 1;
+        // What was sent and only waits for its acknowledgement leaves no gap.
+        if to.sequence > self.sent_until {
+            self.gap = true;
+            self.generation += 1;
+        }
         (dropped, rejected)
     }
 

@@ -87,7 +87,10 @@ pub struct Arrived {
 pub struct Sink {
     pub arrived: Arc<(Mutex<Arrived>, Condvar)>,
     gate: Arc<(Mutex<Gate>, Condvar)>,
+    refuses: Arc<Mutex<Option<Refuses>>>,
 }
+
+type Refuses = Box<dyn Fn(&gst::CapsRef) -> bool + Send>;
 
 #[derive(Default)]
 struct Gate {
@@ -111,6 +114,19 @@ impl Sink {
     /// Answers each buffer with this from now on.
     pub fn answer(&self, answer: Option<gst::FlowError>) {
         self.gate.0.lock().unwrap().answer = answer;
+    }
+
+    /// Answers data with caps of which `refuses` is true with not negotiated.
+    pub fn refuse(&self, refuses: impl Fn(&gst::CapsRef) -> bool + Send + 'static) {
+        *self.refuses.lock().unwrap() = Some(Box::new(refuses));
+    }
+
+    fn check_caps(&self, pad: &gst::Pad) -> Result<(), gst::FlowError> {
+        let refuses = self.refuses.lock().unwrap();
+        match (&*refuses, pad.current_caps()) {
+            (Some(refuses), Some(caps)) if refuses(&caps) => Err(gst::FlowError::NotNegotiated),
+            _ => Ok(()),
+        }
     }
 
     fn pass(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -156,7 +172,8 @@ impl Sink {
         let any = gst::Caps::new_any();
         let template = gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &any).unwrap();
         let pad = gst::Pad::builder_from_template(&template)
-            .chain_function(move |_, _, buffer| {
+            .chain_function(move |pad, _, buffer| {
+                chain.check_caps(pad)?;
                 let ok = chain.pass()?;
                 chain.take(&buffer);
                 Ok(ok)

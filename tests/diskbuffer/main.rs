@@ -10,6 +10,7 @@ mod limits;
 mod outage;
 mod places;
 mod restart;
+mod settings;
 mod spill;
 mod states;
 mod trace;

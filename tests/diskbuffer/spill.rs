@@ -93,8 +93,8 @@ fn an_outage_goes_back_to_a_keyframe_that_was_never_stored() {
     let seen = rig.sink.buffers();
     assert!(seen[25].flags.contains(gst::BufferFlags::DISCONT));
     assert_eq!(seen[25].data, [sps(), pps(), see(&frame(20, GOP, 1000)).data].concat(), "with its parameter sets");
-    let caps = rig.sink.events().iter().filter(|(_, e)| e.type_() == gst::EventType::Caps).count();
-    assert_eq!(caps, 2, "caps that were never stored are in force again");
+    let caps = rig.sink.events().iter().any(|(at, e)| *at == 25 && e.type_() == gst::EventType::Caps);
+    assert!(caps, "caps that were never stored are in force again");
     until("all is counted", || rig.stat("pending") == 0);
     rig.check_accounts();
 }
@@ -154,7 +154,7 @@ fn caps_keep_their_places() {
         .events()
         .iter()
         .filter_map(|(at, e)| match e.view() {
-            gst::EventView::Caps(e) => Some((*at, e.structure().unwrap().get::<i32>("width").unwrap())),
+            gst::EventView::Caps(e) => Some((*at, e.caps().structure(0).unwrap().get::<i32>("width").unwrap())),
             _ => None,
         })
         .collect();
