@@ -39,6 +39,10 @@ pub struct Detector {
     reorders: bool,
     /// Said by a recovery point SEI whose picture has not come yet (`alignment=nal`).
     recovery_frames: Option<u32>,
+    /// Buffers are NAL units, of which the first of a picture may be the only one with a PTS.
+    by_unit: bool,
+    /// With those, the last PTS.
+    pts: Option<gst::ClockTime>,
     /// PTS of the open sync point that leading pictures may follow.
     open: Option<gst::ClockTime>,
 }
@@ -49,7 +53,8 @@ const HEAD: usize = 4096;
 impl Detector {
     pub fn new(source: Source, caps: Option<&gst::CapsRef>) -> Self {
         let stream = caps.and_then(bitstream);
-        Self { source, stream, reorders: caps.is_some_and(reorders), ..Self::default() }
+        let by_unit = caps.and_then(|caps| caps.structure(0)?.get("alignment").ok()) == Some("nal");
+        Self { source, stream, reorders: caps.is_some_and(reorders), by_unit, ..Self::default() }
     }
 
     pub fn sets(&self) -> &ParameterSets {
@@ -68,6 +73,8 @@ impl Detector {
         if flags.contains(gst::BufferFlags::DISCONT) {
             self.recovery_frames = None;
         }
+        let pts = if self.by_unit { pts.or(self.pts) } else { pts };
+        self.pts = pts;
         let (found, sets_changed) = self.look(codec, framing, payload);
         let recovery_frames = found.recovery_frames;
         self.recovery_frames = recovery_frames.filter(|_| !found.has_picture);

@@ -5,6 +5,8 @@
 
 mod bits;
 pub mod buffer;
+#[cfg(test)]
+mod clips;
 pub mod event;
 pub mod keyframe;
 pub mod meta;
