@@ -57,6 +57,12 @@ impl Detector {
         Self { source, stream, reorders: caps.is_some_and(reorders), by_unit, ..Self::default() }
     }
 
+    /// As if the caps had said so, a NAL unit in each buffer.
+    #[allow(dead_code)]
+    pub fn reading(source: Source, codec: Codec, framing: Framing) -> Self {
+        Self { source, stream: Some((codec, framing)), by_unit: true, ..Self::default() }
+    }
+
     pub fn sets(&self) -> &ParameterSets {
         &self.sets
     }

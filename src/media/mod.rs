@@ -3,7 +3,7 @@
 //! What goes in comes out equal (payload, timestamps, offsets, flags, sticky and custom events); what cannot be written
 //! down says so and passes from memory only.
 
-mod bits;
+pub(crate) mod bits;
 pub mod buffer;
 #[cfg(test)]
 mod clips;
@@ -15,3 +15,4 @@ pub mod nal;
 pub mod position;
 #[allow(dead_code)]
 pub mod reference;
+mod text;
