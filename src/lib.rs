@@ -8,6 +8,9 @@
 use gst::glib;
 
 mod diskbuffer;
+#[cfg(test)]
+#[path = "../fuzz/src/entry.rs"]
+mod fuzz;
 mod media;
 mod store;
 

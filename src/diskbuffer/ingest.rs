@@ -135,7 +135,7 @@ impl DiskBuffer {
         self.state().flow?;
         self.report_sometimes(ingest);
         let stored = buffer::with_payload(&buffer, |payload| {
-            let verdict = ingest.detector.inspect(buffer.flags(), payload);
+            let verdict = ingest.detector.inspect(buffer.flags(), buffer.pts(), payload);
             if let Room::Drop(reason) = self.make_room(&session, &settings, ingest.dropped.as_ref(), verdict.sync)? {
                 self.reject(ingest, &buffer, reason, verdict);
                 return Ok(gst::FlowSuccess::Ok);
@@ -168,7 +168,7 @@ impl DiskBuffer {
         let verdicts: Vec<Verdict> = list
             .iter()
             .zip(&payloads)
-            .map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), payload))
+            .map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), buffer.pts(), payload))
             .collect();
         let first = verdicts.first().copied().unwrap_or_default();
         if let Room::Drop(reason) = self.make_room(&session, &settings, ingest.dropped.as_ref(), first.sync)? {

@@ -8,12 +8,11 @@
 //! What cannot be written down is named to the caller, once per buffer and meta. What a pool put on its buffers is left
 //! out, except for the layout of a video frame, without which its payload cannot be read.
 
-use std::str::FromStr;
-
 use bitcode::{Decode, DecodeOwned, Encode};
 use gst::glib;
-use gst::glib::translate::{FromGlib, IntoGlib, ToGlibPtr, from_glib_none};
+use gst::glib::translate::{IntoGlib, ToGlibPtr, from_glib_none};
 
+use crate::media::text;
 use crate::store::MetaRecord;
 
 const REFERENCE: &str = "GstReferenceTimestampMeta";
@@ -157,7 +156,7 @@ pub fn only_memory(name: &str) -> bool {
 /// Name and bytes; `None` if the meta cannot be written down.
 fn coded(meta: &gst::MetaRef<gst::Meta>, unknown: &mut impl FnMut(&str)) -> Option<(&'static str, Vec<u8>)> {
     if let Some(meta) = meta.downcast_ref::<gst::ReferenceTimestampMeta>() {
-        let caps = caps_text(meta.reference())?;
+        let caps = text::of_caps(meta.reference())?;
         let duration = meta.duration().map(gst::ClockTime::nseconds);
         let stored = Reference { caps, timestamp: meta.timestamp().nseconds(), duration };
         return Some((REFERENCE, bitcode::encode(&stored)));
@@ -174,7 +173,7 @@ fn coded(meta: &gst::MetaRef<gst::Meta>, unknown: &mut impl FnMut(&str)) -> Opti
         return Some((TIME_CODE, bitcode::encode(&TimeCode::of(code)?)));
     }
     if let Some(meta) = meta.downcast_ref::<gst::meta::ProtectionMeta>() {
-        return Some((PROTECTION, bitcode::encode(&structure_text(meta.info())?)));
+        return Some((PROTECTION, bitcode::encode(&text::of_structure(meta.info())?)));
     }
     if let Some(meta) = meta.downcast_ref::<gst_audio::AudioClippingMeta>() {
         // SAFETY: a valid meta, read while it is borrowed.
@@ -198,7 +197,7 @@ fn coded(meta: &gst::MetaRef<gst::Meta>, unknown: &mut impl FnMut(&str)) -> Opti
     }
     #[cfg(feature = "v1_20")]
     if let Some(meta) = meta.try_as_custom_meta() {
-        return Some((CUSTOM, bitcode::encode(&structure_text(meta.structure())?)));
+        return Some((CUSTOM, bitcode::encode(&text::of_structure(meta.structure())?)));
     }
     #[cfg(feature = "v1_24")]
     {
@@ -219,9 +218,9 @@ fn add(buffer: &mut gst::BufferRef, record: &MetaRecord) -> Result<(), String> {
         REFERENCE => read(record).and_then(|stored: Reference| stored.add(buffer)),
         VIDEO => read(record).and_then(|stored: Video| stored.add(buffer)),
         TIME_CODE => read(record).and_then(|stored: TimeCode| stored.add(buffer)),
-        REGION => read(record).map(|stored: Region| stored.add(buffer)),
+        REGION => read(record).and_then(|stored: Region| stored.add(buffer)),
         PROTECTION => read(record).and_then(|text: String| {
-            gst::meta::ProtectionMeta::add(buffer, gst::Structure::from_str(&text).ok()?);
+            gst::meta::ProtectionMeta::add(buffer, text::structure(&text)?);
             Some(())
         }),
         CLIPPING => read(record).map(|stored: Clipping| {
@@ -231,28 +230,33 @@ fn add(buffer: &mut gst::BufferRef, record: &MetaRecord) -> Result<(), String> {
                 gst_audio::ffi::gst_buffer_add_audio_clipping_meta(buffer, format, stored.start, stored.end);
             }
         }),
+        // GStreamer makes no meta of what it does not know, the bindings would not bear that.
         #[cfg(feature = "v1_18")]
-        CAPTION => read(record).filter(|stored: &Caption| !stored.data.is_empty()).and_then(|stored| {
-            // SAFETY: any number is a caption type of which the bindings know, or an unknown one.
-            let kind = unsafe { gst_video::VideoCaptionType::from_glib(stored.kind) };
-            let known =
-                !matches!(kind, gst_video::VideoCaptionType::Unknown | gst_video::VideoCaptionType::__Unknown(_));
-            known.then(|| drop(gst_video::VideoCaptionMeta::add(buffer, kind, &stored.data)))
+        CAPTION => read(record).and_then(|Caption { kind, data }: Caption| {
+            // SAFETY: a valid buffer that is borrowed alone; the data, of which there is some, is copied.
+            let meta = (!data.is_empty()).then(|| unsafe {
+                gst_video::ffi::gst_buffer_add_video_caption_meta(buffer.as_mut_ptr(), kind, data.as_ptr(), data.len())
+            })?;
+            (!meta.is_null()).then_some(())
         }),
         #[cfg(feature = "v1_18")]
-        AFD => read(record).map(|stored: Afd| {
-            // SAFETY: any number is one of the values or an unknown one.
-            let (spec, value) = unsafe {
-                (gst_video::VideoAFDSpec::from_glib(stored.spec), gst_video::VideoAFDValue::from_glib(stored.value))
+        AFD => read(record).and_then(|Afd { field, spec, value }: Afd| {
+            // SAFETY: a valid buffer that is borrowed alone.
+            let meta =
+                unsafe { gst_video::ffi::gst_buffer_add_video_afd_meta(buffer.as_mut_ptr(), field, spec, value) };
+            (!meta.is_null()).then_some(())
+        }),
+        #[cfg(feature = "v1_18")]
+        BAR => read(record).and_then(|Bar { field, letterbox, data: (first, second) }: Bar| {
+            let letterbox = letterbox.into_glib();
+            // SAFETY: a valid buffer that is borrowed alone.
+            let meta = unsafe {
+                gst_video::ffi::gst_buffer_add_video_bar_meta(buffer.as_mut_ptr(), field, letterbox, first, second)
             };
-            gst_video::VideoAFDMeta::add(buffer, stored.field, spec, value);
-        }),
-        #[cfg(feature = "v1_18")]
-        BAR => read(record).map(|stored: Bar| {
-            gst_video::VideoBarMeta::add(buffer, stored.field, stored.letterbox, stored.data.0, stored.data.1);
+            (!meta.is_null()).then_some(())
         }),
         #[cfg(feature = "v1_20")]
-        CUSTOM => read(record).and_then(|text: String| gst::Structure::from_str(&text).ok()).and_then(|stored| {
+        CUSTOM => read(record).and_then(|text: String| text::structure(&text)).and_then(|stored| {
             name = Some(stored.name().to_string());
             add_custom(buffer, &stored)
         }),
@@ -284,7 +288,7 @@ fn add_custom(buffer: &mut gst::BufferRef, stored: &gst::StructureRef) -> Option
 
 impl Reference {
     fn add(self, buffer: &mut gst::BufferRef) -> Option<()> {
-        let caps = gst::Caps::from_str(&self.caps).ok()?;
+        let caps = text::caps(&self.caps)?;
         let timestamp = Some(self.timestamp).filter(|&t| t != u64::MAX).map(gst::ClockTime::from_nseconds)?;
         let duration = self.duration.filter(|&d| d != u64::MAX).map(gst::ClockTime::from_nseconds);
         gst::ReferenceTimestampMeta::add(buffer, &caps, timestamp, duration);
@@ -316,7 +320,7 @@ impl From<&gst_video::VideoMeta> for Video {
 
 impl Video {
     fn add(self, buffer: &mut gst::BufferRef) -> Option<()> {
-        let format = gst_video::VideoFormat::from_str(&self.format).ok()?;
+        let format: gst_video::VideoFormat = text::clean(&self.format)?.parse().ok()?;
         if self.planes.len() > gst_video::VIDEO_MAX_PLANES || format == gst_video::VideoFormat::Unknown {
             return None;
         }
@@ -407,7 +411,7 @@ impl Instant {
     }
 
     fn date_time(&self) -> Option<glib::DateTime> {
-        let seconds = glib::DateTime::from_iso8601(&self.text, None).ok()?;
+        let seconds = glib::DateTime::from_iso8601(text::clean(&self.text)?, None).ok()?;
         seconds.add(glib::TimeSpan::from_microseconds(self.microseconds.into())).ok()
     }
 }
@@ -418,7 +422,7 @@ impl Region {
         let kind: Option<String> = unsafe { from_glib_none(glib::ffi::g_quark_to_string((*meta.as_ptr()).roi_type)) };
         let mut params = Vec::new();
         for param in meta.params() {
-            match structure_text(param) {
+            match text::of_structure(param) {
                 Some(text) => params.push(text),
                 None => unknown(&format!("{REGION} {}", param.name())),
             }
@@ -426,37 +430,15 @@ impl Region {
         Self { kind: kind.unwrap_or_default(), id: meta.id(), parent_id: meta.parent_id(), rect: meta.rect(), params }
     }
 
-    fn add(self, buffer: &mut gst::BufferRef) {
-        let mut meta = gst_video::VideoRegionOfInterestMeta::add(buffer, &self.kind, self.rect);
+    fn add(self, buffer: &mut gst::BufferRef) -> Option<()> {
+        let kind = text::clean(&self.kind)?;
+        let mut meta = gst_video::VideoRegionOfInterestMeta::add(buffer, kind, self.rect);
         meta.set_id(self.id);
         meta.set_parent_id(self.parent_id);
-        for param in self.params.iter().filter_map(|text| gst::Structure::from_str(text).ok()) {
+        for param in self.params.iter().filter_map(|text| text::structure(text)) {
             meta.add_param(param);
         }
-    }
-}
-
-/// The text of a structure that is the same when it is read again.
-fn structure_text(structure: &gst::StructureRef) -> Option<String> {
-    let text = structure.to_string();
-    let same = || gst::Structure::from_str(&text).is_ok_and(|back| *back == *structure);
-    (structure.iter().all(|(_, value)| is_plain(value)) || same()).then_some(text)
-}
-
-fn caps_text(caps: &gst::CapsRef) -> Option<String> {
-    let text = caps.to_string();
-    let plain = caps.size() == 1 && caps.structure(0).is_some_and(|s| s.n_fields() == 0);
-    (plain || gst::Caps::from_str(&text).is_ok_and(|back| *back == *caps)).then_some(text)
-}
-
-/// Of a type whose text is exact: need not be read back to know that.
-fn is_plain(value: &glib::SendValue) -> bool {
-    use glib::Type;
-    match value.type_() {
-        Type::BOOL | Type::I32 | Type::U32 | Type::I64 | Type::U64 => true,
-        Type::F64 => value.get::<f64>().is_ok_and(f64::is_finite),
-        Type::STRING => value.get::<Option<&str>>().is_ok_and(|text| text.is_some()),
-        _ => false,
+        Some(())
     }
 }
 
