@@ -82,12 +82,21 @@ fn keep(log: &Log) {
     let mut sweeps = SWEEPS;
     loop {
         let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some();
-        let again = log.stream_list().iter().filter_map(|stream| stream.tend()).chain(busy.then_some(RETRY)).min();
+        let tenders = log.stream_list();
+        let again = tenders
+            .iter()
+            .filter_map(|stream| stream.tend())
+            .chain(busy.then_some(RETRY))
+            .chain(log.commits.next_tick())
+            .chain(log.fault.next_attempt())
+            .min();
         if !log.work.wait(CURSOR_DELAY, again) {
             break;
         }
         // A disk that refuses now is tried again with the next change; the writer reports it.
-        let tended = log.tend(&mut sweeps);
+        let _ = log.recover();
+        let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
+        log.note_flushed();
         log.work.finished(tended.is_ok());
         if tended.is_ok() && !log.space.is_low() {
             log.compact();
@@ -97,7 +106,7 @@ fn keep(log: &Log) {
 }
 
 impl Log {
-    /// One round: removal, cursors, trimming; on a full disk once more without the ballast.
+    /// One round: removal, cursors, trimming.
     fn tend(&self, sweeps: &mut u32) -> Result<(), StoreError> {
         if *sweeps > 0 {
             *sweeps -= 1;
@@ -105,10 +114,7 @@ impl Log {
                 *sweeps = SWEEPS;
             }
         }
-        match self.advance(sweeps) {
-            Err(err) if err.is_no_space() && self.space.release_ballast() => self.advance(sweeps)?,
-            other => other?,
-        }
+        self.advance(sweeps)?;
         self.space.refresh();
         self.space.restore_ballast();
         Ok(())
@@ -131,6 +137,14 @@ impl Log {
             self.remove_dead_files()?;
         }
         Ok(())
+    }
+
+    /// Whether files wait to be removed.
+    pub fn has_consumed_extents(&self) -> bool {
+        let starts = self.resumes();
+        let mut extents = self.extents_mut();
+        starts.iter().for_each(|(id, start)| extents.advance(*id, *start));
+        extents.has_dead()
     }
 
     /// Log starts to go by. Asked for before the cursors are saved, so that the saved ones are no older.
@@ -156,7 +170,7 @@ impl Log {
         for stream in &streams {
             self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
         }
-        let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err)));
+        let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err)));
         if written.is_err() {
             for (stream, _) in moved {
                 stream.set_dirty();
@@ -178,7 +192,7 @@ impl Log {
 
     /// Has the log starts on the disk itself, so that files below them can go. The saved cursors carry them.
     fn sync_log_starts(&self, starts: &[(u32, Sequence)]) -> Result<(), StoreError> {
-        self.db()?.flush_wal(true).map_err(|err| self.failed(err))?;
+        self.sync_wal()?;
         for (id, start) in starts {
             self.log_starts.set(*id, *start);
         }
