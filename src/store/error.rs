@@ -31,6 +31,8 @@ pub enum StoreError {
     NoSpace { path: PathBuf, source: rocksdb::Error },
     #[error("{path}: the database reports: {source}")]
     Database { path: PathBuf, source: rocksdb::Error },
+    #[error("{path}: the database is being opened again after a fault")]
+    Away { path: PathBuf },
     #[error("{path}: the store is damaged: {reason}")]
     Damaged { path: PathBuf, reason: String },
     #[error("{path}: {source}")]

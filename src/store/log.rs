@@ -13,6 +13,7 @@ use super::domains::Domains;
 use super::error::StoreError;
 use super::extents::{Extents, First};
 use super::gate::{Gate, Switch, Ticket};
+use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
 use super::record::{self, Body, Header, Sequence};
 use super::retention::{LogStarts, drop_below_log_start};
@@ -53,7 +54,7 @@ impl Default for StoreOptions {
 
 pub struct Log {
     // First, so that the database is closed before the directory is given up.
-    pub db: DB,
+    handle: Handle,
     pub directory: Directory,
     pub space: Space,
     pub gate: Gate,
@@ -238,7 +239,7 @@ impl Log {
         }
         let id = last_extent.map_or(1, |id| id + 1);
         let log = Self {
-            db,
+            handle: Handle::new(db),
             directory,
             space,
             gate: Gate::new(id),
@@ -281,6 +282,15 @@ impl Log {
         Ok(())
     }
 
+    /// The database, until the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Away`] while it is being opened again.
+    pub fn db(&self) -> Result<Guard<'_>, StoreError> {
+        self.handle.get().ok_or_else(|| StoreError::Away { path: self.directory.path().to_owned() })
+    }
+
     pub fn failed(&self, source: rocksdb::Error) -> StoreError {
         StoreError::database(self.directory.path(), source)
     }
@@ -313,10 +323,10 @@ impl Log {
         for stream in self.stream_list() {
             self.trim(&mut batch, switch.extent, &stream, 0);
         }
-        self.db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
+        self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
         let mut flush = FlushOptions::default();
         flush.set_wait(false);
-        self.db.flush_opt(&flush).map_err(|err| self.failed(err))?;
+        self.db()?.flush_opt(&flush).map_err(|err| self.failed(err))?;
         let next = switch.extent + 1;
         self.begin_extent(next)?;
         switch.done(next);
@@ -344,7 +354,7 @@ impl Log {
             }
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
-        self.db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
+        self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
         self.extents_mut().push(id, first);
         Ok(())
     }
@@ -362,17 +372,18 @@ impl Log {
         let ticket = self.enter(0)?;
         let ends = self.stream_list().iter().map(|stream| (stream.id, stream.given())).collect();
         let mark = schema::encode_value(&CleanMark { ends });
-        self.db
-            .put_opt(Meta::Clean.key(ticket.extent), mark, &self.write_meta)
-            .and_then(|()| self.db.flush())
+        let db = self.db()?;
+        db.put_opt(Meta::Clean.key(ticket.extent), mark, &self.write_meta)
+            .and_then(|()| db.flush())
             .map_err(|err| self.failed(err))
     }
 
     /// An extent whose removal was interrupted may have lost its head. It must hold nothing that is wanted.
     fn check_headless(&self, extents: &[u32]) -> Result<(), StoreError> {
         let starts: HashMap<u32, Sequence> = self.stream_list().iter().map(|s| (s.id, s.cursor().resume)).collect();
+        let db = self.db()?;
         for extent in extents {
-            let mut iter = self.db.raw_iterator();
+            let mut iter = db.raw_iterator();
             iter.seek(schema::extent_start(*extent));
             while let Some((id, lane, sequence)) = iter.key().and_then(schema::parse)
                 && id == *extent

@@ -20,6 +20,7 @@ pub mod domains;
 mod error;
 mod extents;
 mod gate;
+mod handle;
 mod health;
 mod log;
 pub mod record;

@@ -156,7 +156,7 @@ impl Log {
         for stream in &streams {
             self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
         }
-        let written = self.db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err));
+        let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err)));
         if written.is_err() {
             for (stream, _) in moved {
                 stream.set_dirty();
@@ -178,7 +178,7 @@ impl Log {
 
     /// Has the log starts on the disk itself, so that files below them can go. The saved cursors carry them.
     fn sync_log_starts(&self, starts: &[(u32, Sequence)]) -> Result<(), StoreError> {
-        self.db.flush_wal(true).map_err(|err| self.failed(err))?;
+        self.db()?.flush_wal(true).map_err(|err| self.failed(err))?;
         for (id, start) in starts {
             self.log_starts.set(*id, *start);
         }
@@ -188,7 +188,7 @@ impl Log {
     /// Removes the files that hold nothing of the table's extents; true when some are left. RocksDB leaves a file that it is
     /// moving down a level, and one that is still being written is not there yet: they are asked for again.
     fn remove_dead_files(&self) -> Result<bool, StoreError> {
-        let files = self.db.live_files().map_err(|err| self.failed(err))?;
+        let files = self.db()?.live_files().map_err(|err| self.failed(err))?;
         let dead: Vec<_> = {
             let extents = self.extents();
             let newest = extents.newest().unwrap_or(0);
@@ -202,7 +202,7 @@ impl Log {
                 .collect()
         };
         for (start, end) in &dead {
-            self.db.delete_file_in_range(start, end).map_err(|err| self.failed(err))?;
+            self.db()?.delete_file_in_range(start, end).map_err(|err| self.failed(err))?;
         }
         Ok(!dead.is_empty())
     }
@@ -214,7 +214,8 @@ impl Log {
     /// Compacts a run of extents of which little is wanted, with a filter that leaves out what lies below the log starts.
     fn compact(&self) {
         let Some(run) = self.compaction_due() else { return };
-        let on_disk = self.db.live_files().map_or(0, |files| {
+        let Ok(files) = self.db().and_then(|db| db.live_files().map_err(|err| self.failed(err))) else { return };
+        let on_disk: u64 = {
             let within = |key: &Option<Vec<u8>>| {
                 key.as_deref().and_then(schema::parse).is_some_and(|key| (run.first..=run.last).contains(&key.0))
             };
@@ -223,14 +224,15 @@ impl Log {
                 .filter(|file| within(&file.start_key) && within(&file.end_key))
                 .map(|file| file.size as u64)
                 .sum()
-        });
+        };
         // An earlier process may have done it already.
         if on_disk > run.live.saturating_mul(2) {
             let starts = self.resumes();
             if self.save_cursors(false).and_then(|()| self.sync_log_starts(&starts)).is_err() {
                 return;
             }
-            self.db.compact_range(Some(schema::extent_start(run.first)), Some(schema::extent_end(run.last)));
+            let Ok(db) = self.db() else { return };
+            db.compact_range(Some(schema::extent_start(run.first)), Some(schema::extent_end(run.last)));
         }
         self.extents_mut().compacted(run);
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
+use rocksdb::{DB, DBRawIterator, ReadOptions, WriteBatch};
 
 use super::Store;
 use super::error::StoreError;
@@ -250,7 +250,7 @@ impl Stream {
         let mut batch = WriteBatch::default();
         batch.put(Meta::Start(self.stream.id).key(ticket.extent), schema::encode_value(&start));
         batch.put(Meta::Cursor(self.stream.id).key(ticket.extent), schema::encode_value(&self.stream.cursor()));
-        log.db.write_opt(batch, &log.write_meta).map_err(|err| log.failed(err))?;
+        log.db()?.write_opt(batch, &log.write_meta).map_err(|err| log.failed(err))?;
         let first = super::extents::First { sequence: 1, bytes: 0 };
         log.extents_mut().add_stream(self.stream.id, first);
         Ok(())
@@ -372,6 +372,7 @@ impl Stream {
         encoder: &mut Encoder,
     ) -> Result<Mark, StoreError> {
         let id = self.stream.id;
+        let db = log.db()?;
         let several = records.len() > 1 || !index.is_empty() || snapshot.is_some();
         let mut batch = several.then(WriteBatch::default);
         if let (Some(batch), Some((sequence, state))) = (&mut batch, snapshot) {
@@ -388,7 +389,7 @@ impl Stream {
             let key = schema::key(extent, lane, at.sequence);
             match &mut batch {
                 Some(batch) => batch.put(key, bytes),
-                None => log.db.put_opt(key, bytes, &log.write).map_err(|err| log.failed(err))?,
+                None => db.put_opt(key, bytes, &log.write).map_err(|err| log.failed(err))?,
             }
             at.sequence += 1;
             at.totals = at.totals.plus(record.contribution());
@@ -397,7 +398,7 @@ impl Stream {
             for (sequence, entry) in index {
                 batch.put(schema::key(extent, Lane::Index(id), *sequence), schema::encode_value(entry));
             }
-            log.db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
+            db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
         }
         Ok(at)
     }
@@ -436,13 +437,20 @@ impl Stream {
         entries
     }
 
-    fn iterate(&self, extent: u32, lane: Lane, from: Sequence, to: Sequence, fill_cache: bool) -> DBRawIterator<'_> {
+    fn iterate<'a>(
+        db: &'a DB,
+        extent: u32,
+        lane: Lane,
+        from: Sequence,
+        to: Sequence,
+        fill_cache: bool,
+    ) -> DBRawIterator<'a> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
         options.set_iterate_upper_bound(schema::key(extent, lane, to).to_vec());
         // Read once; the cache is for the files' indexes.
         options.fill_cache(fill_cache);
-        let mut iter = self.log().db.raw_iterator_opt(options);
+        let mut iter = db.raw_iterator_opt(options);
         iter.seek_to_first();
         iter
     }
@@ -488,8 +496,9 @@ impl Stream {
         let id = self.stream.id;
         // Both lanes up to the same record: what is being written could show in the one and not in the other.
         let to = self.stream.committed.load(Ordering::Acquire).min(span.end.unwrap_or(Sequence::MAX));
-        let mut data = self.iterate(span.extent, Lane::Data(id), from, to, false);
-        let mut state = self.iterate(span.extent, Lane::State(id), from.max(1), to, true);
+        let db = self.log().db()?;
+        let mut data = Self::iterate(&db, span.extent, Lane::Data(id), from, to, false);
+        let mut state = Self::iterate(&db, span.extent, Lane::State(id), from.max(1), to, true);
         let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
         loop {
             let iter = match (sequence(&data), sequence(&state)) {
@@ -522,7 +531,8 @@ impl Stream {
         let mut state = StateMap::new();
         let span = self.log().extents().spans(self.stream.id, sequence, 1).first().copied();
         let Some(span) = span else { return Ok(state) };
-        let mut iter = self.iterate(span.extent, Lane::State(self.stream.id), 0, sequence, true);
+        let db = self.log().db()?;
+        let mut iter = Self::iterate(&db, span.extent, Lane::State(self.stream.id), 0, sequence, true);
         while let Some((key, value)) = iter.item() {
             let Some((_, _, at)) = schema::parse(key) else { break };
             // The snapshot stands at 0.
@@ -549,7 +559,8 @@ impl Stream {
             let spans = self.log().extents().spans(self.stream.id, from, SPANS);
             for span in &spans {
                 let to = self.stream.committed.load(Ordering::Acquire);
-                let mut iter = self.iterate(span.extent, Lane::Index(self.stream.id), from, to, true);
+                let db = self.log().db()?;
+                let mut iter = Self::iterate(&db, span.extent, Lane::Index(self.stream.id), from, to, true);
                 while let Some((key, value)) = iter.item() {
                     if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
                         && wanted(&entry)

@@ -180,7 +180,7 @@ fn a_healthy_stream_is_written_once() {
         consume(&stream, stream.end(), stream.end().sequence);
     }
     let log = stream.store().log();
-    let files: usize = log.db.live_files().unwrap().iter().map(|f| f.size).sum();
+    let files: usize = log.db().unwrap().live_files().unwrap().iter().map(|f| f.size).sum();
     assert!(files < 1_000_000, "{files} bytes in files: consumed data was flushed");
 }
 
@@ -326,7 +326,8 @@ fn merged_files_of_dead_extents_go_and_live_ones_stay_over_a_reopen() {
     until("all but the newest extent is gone", || {
         let newest = store.log().extents().newest().unwrap();
         let old = |key: &Option<Vec<u8>>| schema::parse(key.as_deref().unwrap()).unwrap().0 < newest;
-        store.log().extents().len() == 1 && !store.log().db.live_files().unwrap().iter().any(|f| old(&f.start_key))
+        store.log().extents().len() == 1
+            && !store.log().db().unwrap().live_files().unwrap().iter().any(|f| old(&f.start_key))
     });
 }
 
