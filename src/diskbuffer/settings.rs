@@ -195,6 +195,7 @@ impl Settings {
             min_free_bytes: self.min_free_bytes,
             limit_bytes: self.max_size_bytes,
             lock_timeout: Duration::from_nanos(self.lock_timeout),
+            ..StoreOptions::default()
         }
     }
 

@@ -19,6 +19,8 @@ pub struct First {
 #[derive(Debug)]
 struct Entry {
     id: u32,
+    /// Number of the boot in which it was opened.
+    boot: u32,
     /// Of every stream known when the extent was opened, by stream.
     first: Vec<(u32, First)>,
     /// Streams with records in it that may still be wanted, with their payload bytes. Only once a later extent exists.
@@ -68,7 +70,7 @@ const MAX_RUN: u32 = 16;
 
 impl Extents {
     /// Opens an extent; the one before it is closed with it.
-    pub fn push(&mut self, id: u32, mut first: Vec<(u32, First)>) {
+    pub fn push(&mut self, id: u32, boot: u32, mut first: Vec<(u32, First)>) {
         first.sort_unstable_by_key(|f| f.0);
         if let Some(last) = self.entries.back_mut() {
             for (stream, next) in &first {
@@ -82,7 +84,12 @@ impl Extents {
                 }
             }
         }
-        self.entries.push_back(Entry { id, first, live: Vec::new(), bytes: 0, compacted: false });
+        self.entries.push_back(Entry { id, boot, first, live: Vec::new(), bytes: 0, compacted: false });
+    }
+
+    /// The first boot of which there are records.
+    pub fn oldest_boot(&self) -> Option<u32> {
+        self.entries.front().map(|e| e.boot)
     }
 
     /// Whether the newest extent can hold records of the stream.
@@ -214,10 +221,10 @@ mod tests {
 
     fn table() -> Extents {
         let mut extents = Extents::default();
-        extents.push(1, first(&[(1, 1)]));
-        extents.push(2, first(&[(1, 10), (2, 1)]));
-        extents.push(4, first(&[(1, 20), (2, 1)]));
-        extents.push(5, first(&[(1, 30), (2, 5)]));
+        extents.push(1, 1, first(&[(1, 1)]));
+        extents.push(2, 1, first(&[(1, 10), (2, 1)]));
+        extents.push(4, 1, first(&[(1, 20), (2, 1)]));
+        extents.push(5, 1, first(&[(1, 30), (2, 5)]));
         extents
     }
 
@@ -256,10 +263,10 @@ mod tests {
     #[test]
     fn a_stream_that_came_later_is_not_held_up_by_extents_from_before_it() {
         let mut extents = Extents::default();
-        extents.push(1, first(&[(1, 1)]));
-        extents.push(2, first(&[(1, 10)]));
-        extents.push(3, first(&[(1, 10), (2, 1)]));
-        extents.push(4, first(&[(1, 10), (2, 50)]));
+        extents.push(1, 1, first(&[(1, 1)]));
+        extents.push(2, 1, first(&[(1, 10)]));
+        extents.push(3, 1, first(&[(1, 10), (2, 1)]));
+        extents.push(4, 1, first(&[(1, 10), (2, 50)]));
         extents.advance(2, 50);
         extents.drop_dead();
         assert_eq!(ids(&extents), [1, 4], "stream 1 is stalled in extent 1");
@@ -269,7 +276,7 @@ mod tests {
     fn a_stalled_stream_makes_extents_mostly_dead() {
         let mut extents = Extents::default();
         for id in 1..=5u32 {
-            extents.push(id, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
+            extents.push(id, 1, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
         }
         assert_eq!(extents.mostly_dead(1), None);
         extents.advance(1, 400);
@@ -284,7 +291,7 @@ mod tests {
     fn a_run_is_bounded() {
         let mut extents = Extents::default();
         for id in 1..=40u32 {
-            extents.push(id, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
+            extents.push(id, 1, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
         }
         extents.advance(1, 4000);
         let run = extents.mostly_dead(1);

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
 
+use super::clock::{Clock, ClockRecord, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
 use super::error::StoreError;
@@ -39,6 +40,8 @@ pub struct StoreOptions {
     pub limit_bytes: u64,
     /// How long to wait for another process to let go of the store.
     pub lock_timeout: Duration,
+    /// Tells the time; tests bring their own.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for StoreOptions {
@@ -48,6 +51,7 @@ impl Default for StoreOptions {
             min_free_bytes: 1 << 30,
             limit_bytes: 0,
             lock_timeout: Duration::from_secs(15),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -66,7 +70,7 @@ pub struct Log {
     pub write_meta: WriteOptions,
     options: StoreOptions,
     pub session: u64,
-    boot_id: String,
+    pub time: Time,
     pub domains: Domains,
     pub work: Work,
     /// Ends as a killed process does.
@@ -159,20 +163,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// ns since 1970, as the machine believes.
-pub fn wall_clock() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
-    }
-}
-
-/// ns since the machine started, also over suspension.
-pub fn boot_time() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
-}
-
 /// An extent as found on the disk.
 #[derive(Default)]
 struct Found {
@@ -181,6 +171,7 @@ struct Found {
     /// `None` when the value is damaged: only the newest extent's count.
     cursors: HashMap<u32, Option<CursorRecord>>,
     clean: Option<CleanMark>,
+    clock: Option<ClockRecord>,
 }
 
 impl Log {
@@ -210,10 +201,13 @@ impl Log {
         let session = newest.and_then(|(_, f)| f.header.as_ref()).map_or(0, |h| h.session) + 1;
         // A new store has nothing to be unclean about.
         let clean = newest.map_or(Some(CleanMark { ends: Vec::new() }), |(_, f)| f.clean.clone());
+        // Damaged: ages then go by what this boot has seen.
+        let clock = newest.and_then(|(_, f)| f.clock.clone()).unwrap_or_default();
+        let time = Time::new(options.clock.clone(), clock);
         let mut extents = Extents::default();
         for (id, extent) in &found {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, first.collect());
+            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
         }
         let mut streams = HashMap::new();
         if let Some((extent, newest)) = newest {
@@ -250,7 +244,7 @@ impl Log {
             write_meta: WriteOptions::default(),
             options: options.clone(),
             session,
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            time,
             domains: Domains::default(),
             work: Work::default(),
             #[cfg(test)]
@@ -259,7 +253,7 @@ impl Log {
         log.begin_extent(id)?;
         log.check_headless(&headless)?;
         for stream in log.stream_list() {
-            let start = stream.cursor().resume;
+            let start = stream.cursor().log_start;
             log.log_starts.set(stream.id, start);
             log.extents_mut().advance(stream.id, start);
         }
@@ -338,8 +332,10 @@ impl Log {
     /// Writes what makes an extent readable by itself, and makes it the newest.
     fn begin_extent(&self, id: u32) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        let header = ExtentHeader { session: self.session, boot_id: self.boot_id.clone(), opened_at: wall_clock() };
+        let (arrival, wall) = self.time.now();
+        let header = ExtentHeader { session: self.session, boot: arrival.boot, opened_at: wall };
         batch.put(Meta::Header.key(id), schema::encode_value(&header));
+        self.put_clock(&mut batch, id);
         let mut first = Vec::new();
         let mut encoder = record::Encoder::default();
         for stream in self.stream_list() {
@@ -349,14 +345,20 @@ impl Log {
             batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&stream.cursor()));
             if !state.is_empty() {
                 let snapshot =
-                    Header { before: end.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
+                    Header { before: end.totals, advance: 0, arrival, body: Body::Snapshot(state.into_iter().collect()) };
                 batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             }
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
         self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
-        self.extents_mut().push(id, first);
+        self.extents_mut().push(id, arrival.boot, first);
         Ok(())
+    }
+
+    /// Writes down what is known of the clocks.
+    pub fn put_clock(&self, batch: &mut WriteBatch, extent: u32) {
+        let oldest = self.extents().oldest_boot().unwrap_or(0);
+        batch.put(Meta::Clock.key(extent), schema::encode_value(&self.time.record(oldest)));
     }
 
     /// Writes the cursors and all that is in memory, and marks the store as closed in order.
@@ -380,7 +382,7 @@ impl Log {
 
     /// An extent whose removal was interrupted may have lost its head. It must hold nothing that is wanted.
     fn check_headless(&self, extents: &[u32]) -> Result<(), StoreError> {
-        let starts: HashMap<u32, Sequence> = self.stream_list().iter().map(|s| (s.id, s.cursor().resume)).collect();
+        let starts: HashMap<u32, Sequence> = self.stream_list().iter().map(|s| (s.id, s.cursor().log_start)).collect();
         let db = self.db()?;
         for extent in extents {
             let mut iter = db.raw_iterator();
@@ -436,6 +438,7 @@ fn scan(db: &DB, path: &Path) -> Result<Scan, StoreError> {
                 Some(Meta::Start(s)) => _ = found.starts.insert(s, schema::decode_value(value).ok_or_else(bad)?),
                 Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value)),
                 Some(Meta::Clean) => found.clean = schema::decode_value(value),
+                Some(Meta::Clock) => found.clock = schema::decode_value(value),
                 None => return Err(bad()),
             }
         }

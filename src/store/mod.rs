@@ -13,8 +13,12 @@
 //!
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
+//! `age` replay and expiry, `clock` what time it was, `cursor` accounting,
 //! `health` the disk's limits, `directory` and `registry` who has the store open.
 
+mod age;
+pub mod clock;
+mod cursor;
 mod directory;
 pub mod domains;
 mod error;
@@ -35,9 +39,12 @@ mod tests;
 use std::path::Path;
 use std::sync::Arc;
 
+pub use age::Retention;
+pub use clock::{Arrival, ClockStep, wall_clock};
+pub use cursor::{Cause, Pass};
 pub use domains::Domain;
 pub use error::StoreError;
-pub use log::{Durability, StoreOptions, wall_clock};
+pub use log::{Durability, StoreOptions};
 pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
@@ -78,6 +85,11 @@ impl Store {
     /// Enters the running-time domain of a pipeline: the same for all its streams in this store.
     pub fn join_domain(&self, pipeline: u64) -> Arc<Domain> {
         self.log().domains.join(self.log().session, pipeline)
+    }
+
+    /// Steps of the wall clock since the store was opened, after the one numbered `after`; the latest sixteen.
+    pub fn clock_steps(&self, after: u64) -> Vec<ClockStep> {
+        self.log().time.steps(after)
     }
 
     /// The file system has less free space than the floor.

@@ -80,12 +80,15 @@ impl Drop for OpenStore {
 fn keep(log: &Log) {
     // What an earlier process left half done is looked for too.
     let mut sweeps = SWEEPS;
+    let mut ages = None;
     loop {
         let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some();
-        let again = log.stream_list().iter().filter_map(|stream| stream.tend()).chain(busy.then_some(RETRY)).min();
+        let tended = log.stream_list().iter().filter_map(|stream| stream.tend()).min();
+        let again = tended.into_iter().chain(busy.then_some(RETRY)).chain(ages).min();
         if !log.work.wait(CURSOR_DELAY, again) {
             break;
         }
+        ages = log.retire();
         // A disk that refuses now is tried again with the next change; the writer reports it.
         let tended = log.tend(&mut sweeps);
         log.work.finished(tended.is_ok());
@@ -115,7 +118,7 @@ impl Log {
     }
 
     fn advance(&self, sweeps: &mut u32) -> Result<(), StoreError> {
-        let starts = self.resumes();
+        let starts = self.starts();
         self.save_cursors(false)?;
         let dead = {
             let mut extents = self.extents_mut();
@@ -134,15 +137,15 @@ impl Log {
     }
 
     /// Log starts to go by. Asked for before the cursors are saved, so that the saved ones are no older.
-    fn resumes(&self) -> Vec<(u32, Sequence)> {
-        self.stream_list().iter().map(|stream| (stream.id, stream.cursor().resume)).collect()
+    fn starts(&self) -> Vec<(u32, Sequence)> {
+        self.stream_list().iter().map(|stream| (stream.id, stream.cursor().log_start)).collect()
     }
 
     /// Writes the cursors that moved and trims the newest extent behind them; all of it when `everything`. Called by the
     /// thread that tends the log, or after its end: cursors are written in the order in which they move.
     pub fn save_cursors(&self, everything: bool) -> Result<(), StoreError> {
         let streams = self.stream_list();
-        if !everything && !streams.iter().any(|stream| stream.is_dirty()) {
+        if !everything && !self.time.is_unsaved() && !streams.iter().any(|stream| stream.is_dirty()) {
             return Ok(());
         }
         let min_bytes = self.space.memtable() / TRIMS_PER_MEMTABLE / streams.len().max(1) as u64;
@@ -153,11 +156,18 @@ impl Log {
         for (stream, cursor) in &moved {
             batch.put(Meta::Cursor(stream.id).key(ticket.extent), schema::encode_value(cursor));
         }
+        let clock = self.time.take_unsaved();
+        if clock || everything {
+            self.put_clock(&mut batch, ticket.extent);
+        }
         for stream in &streams {
             self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
         }
         let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err)));
         if written.is_err() {
+            if clock {
+                self.time.set_unsaved();
+            }
             for (stream, _) in moved {
                 stream.set_dirty();
             }
@@ -171,7 +181,7 @@ impl Log {
         if let Some((from, cursor)) = stream.begin_trim(min_bytes) {
             batch.put(Meta::Cursor(stream.id).key(extent), schema::encode_value(&cursor));
             for lane in [Lane::Data(stream.id), Lane::Index(stream.id)] {
-                batch.delete_range(schema::key(extent, lane, from), schema::key(extent, lane, cursor.resume));
+                batch.delete_range(schema::key(extent, lane, from), schema::key(extent, lane, cursor.log_start));
             }
         }
     }
@@ -227,7 +237,7 @@ impl Log {
         };
         // An earlier process may have done it already.
         if on_disk > run.live.saturating_mul(2) {
-            let starts = self.resumes();
+            let starts = self.starts();
             if self.save_cursors(false).and_then(|()| self.sync_log_starts(&starts)).is_err() {
                 return;
             }

@@ -6,7 +6,7 @@
 //!
 //! | lane | second field | sequence field | value |
 //! |---|---|---|---|
-//! | meta | 0 | kind and stream | [`ExtentHeader`], [`StreamStart`], [`CursorRecord`], the clean mark |
+//! | meta | 0 | kind and stream | [`ExtentHeader`], [`StreamStart`], [`CursorRecord`], the clean mark, the clock record |
 //! | data | stream | sequence | record: buffer or event |
 //! | state | stream with bit 30 | sequence | record: snapshot of the state at the extent's start, then each change of it |
 //! | index | stream with bit 31 | sequence | [`IndexEntry`] of a sync point |
@@ -16,6 +16,7 @@
 
 use bitcode::{Decode, Encode};
 
+use super::clock::Arrival;
 use super::record::{Sync, Totals};
 
 /// Version of the directory's format, in the file `FORMAT`. Raised when an older reader could not cope.
@@ -98,6 +99,7 @@ pub enum Meta {
     Start(u32),
     Cursor(u32),
     Clean,
+    Clock,
 }
 
 impl Meta {
@@ -107,6 +109,7 @@ impl Meta {
             Meta::Start(stream) => (1, stream),
             Meta::Cursor(stream) => (2, stream),
             Meta::Clean => (3, 0),
+            Meta::Clock => (4, 0),
         };
         key(extent, Lane::Meta, (kind << 32) | u64::from(stream))
     }
@@ -118,6 +121,7 @@ impl Meta {
             1 => Some(Meta::Start(stream)),
             2 => Some(Meta::Cursor(stream)),
             3 => Some(Meta::Clean),
+            4 => Some(Meta::Clock),
             _ => None,
         }
     }
@@ -134,8 +138,8 @@ pub struct CleanMark {
 pub struct ExtentHeader {
     /// How often the store was opened, this one included.
     pub session: u64,
-    /// Boot of the machine in which the extent was opened; boot times of different boots do not compare.
-    pub boot_id: String,
+    /// Boot of the machine in which the extent was opened, as the clock record numbers it.
+    pub boot: u32,
     /// ns since 1970, as the machine believed.
     pub opened_at: i64,
 }
@@ -157,9 +161,15 @@ pub struct CursorRecord {
     pub position: u64,
     /// Everything before `position`.
     pub totals: Totals,
-    /// Sync point from which a consumer that comes back has to be fed; the log start.
+    /// Sync point from which a consumer that comes back has to be fed.
     pub resume: u64,
     pub ledger: Ledger,
+    /// First record that is kept, at or before `resume`. The store's own, as what follows.
+    pub log_start: u64,
+    /// Payload bytes before it, or before the cursor when nothing delivered is kept.
+    pub log_start_bytes: u64,
+    /// ns; what the stream's owner asked for last.
+    pub max_age: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
@@ -207,8 +217,7 @@ pub struct IndexEntry {
     pub running_time: Option<i64>,
     /// ns since 1970 at arrival, as the machine believed.
     pub captured_at: i64,
-    /// ns of CLOCK_BOOTTIME at arrival; compares only within the boot of the extent's header.
-    pub boot_time: u64,
+    pub arrival: Arrival,
 }
 
 /// A small value with the version byte and a checksum around it.

@@ -13,7 +13,9 @@ use rocksdb::{DB, DBRawIterator, ReadOptions, WriteBatch};
 use super::Store;
 use super::error::StoreError;
 use super::extents::Span;
-use super::log::{Log, apply_record, boot_time, lock};
+use super::age::{Retention, Start};
+use super::clock::Arrival;
+use super::log::{Log, apply_record, lock};
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
 use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
 
@@ -80,11 +82,11 @@ pub struct Chunk {
 pub struct StreamLog {
     pub id: u32,
     pub name: String,
-    attached: AtomicBool,
+    pub(super) attached: AtomicBool,
     /// Everything below is written: a reader goes no further, or it could overtake a record that is on its way.
     committed: AtomicU64,
     writer: Mutex<Writer>,
-    progress: Mutex<Progress>,
+    pub(super) progress: Mutex<Progress>,
     tended: Mutex<Tended>,
 }
 
@@ -102,17 +104,30 @@ struct Writer {
     indexed: Option<(u64, u64)>,
 }
 
-struct Progress {
-    cursor: CursorRecord,
-    dirty: bool,
+#[derive(Default)]
+pub(super) struct Progress {
+    pub cursor: CursorRecord,
+    pub dirty: bool,
     trimmed: Trimmed,
+    pub retention: Retention,
+    pub start: Start,
+}
+
+impl Progress {
+    /// Without retention the log start is the resume point.
+    pub fn settle_log_start(&mut self) {
+        if !self.retention.keeps_delivered() {
+            self.cursor.log_start = self.cursor.resume;
+            self.cursor.log_start_bytes = self.cursor.totals.bytes;
+        }
+    }
 }
 
 /// How far the newest extent was trimmed.
 #[derive(Clone, Copy, Default)]
 pub struct Trimmed {
     pub sequence: Sequence,
-    /// Bytes before the cursor then.
+    /// Bytes before it, or before the cursor, then.
     pub bytes: u64,
 }
 
@@ -131,7 +146,7 @@ impl StreamLog {
                 encoder: Encoder::default(),
                 indexed: None,
             }),
-            progress: Mutex::new(Progress { cursor, dirty: false, trimmed: Trimmed::default() }),
+            progress: Mutex::new(Progress { cursor, ..Progress::default() }),
             tended: Mutex::default(),
         }
     }
@@ -168,6 +183,10 @@ impl StreamLog {
         (writer.end, writer.state.clone())
     }
 
+    pub fn written_mark(&self) -> Mark {
+        lock(&self.writer).end
+    }
+
     pub fn is_dirty(&self) -> bool {
         lock(&self.progress).dirty
     }
@@ -183,13 +202,13 @@ impl StreamLog {
         lock(&self.progress).dirty = true;
     }
 
-    /// Exchanges the trim mark when the cursor is `min_bytes` past it: where it was, and the cursor to which it moved.
+    /// Exchanges the trim mark when the log start is `min_bytes` past it: where it was, and the cursor to which it moved.
     pub fn begin_trim(&self, min_bytes: u64) -> Option<(Sequence, CursorRecord)> {
         let mut progress = lock(&self.progress);
         let Progress { cursor, trimmed, .. } = &mut *progress;
-        let due = cursor.resume > trimmed.sequence && cursor.totals.bytes >= trimmed.bytes + min_bytes;
+        let due = cursor.log_start > trimmed.sequence && cursor.log_start_bytes >= trimmed.bytes + min_bytes;
         due.then(|| {
-            let from = mem::replace(trimmed, Trimmed { sequence: cursor.resume, bytes: cursor.totals.bytes });
+            let from = mem::replace(trimmed, Trimmed { sequence: cursor.log_start, bytes: cursor.log_start_bytes });
             (from.sequence, *cursor)
         })
     }
@@ -219,6 +238,7 @@ impl Stream {
                 Some(stream) if stream.attached.load(Ordering::Relaxed) => return Err(in_use()),
                 Some(stream) => {
                     stream.attached.store(true, Ordering::Relaxed);
+                    lock(&stream.progress).retention = Retention::default();
                     stream.clone()
                 }
                 None => {
@@ -227,7 +247,7 @@ impl Stream {
                         return Err(StoreError::TooManyStreams { path: path() });
                     }
                     let end = Mark { sequence: 1, totals: Totals::default() };
-                    let cursor = CursorRecord { position: 1, resume: 1, ..CursorRecord::default() };
+                    let cursor = CursorRecord { position: 1, resume: 1, log_start: 1, ..CursorRecord::default() };
                     let stream = Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor));
                     stream.attached.store(true, Ordering::Relaxed);
                     streams.insert(id, stream.clone());
@@ -289,7 +309,53 @@ impl Stream {
         self.stream.cursor()
     }
 
-    /// Moves the cursor; it is saved within 100 ms. What lies before its `resume` may be gone from then on.
+    /// Keeps delivered data for replay and sets the age at which data goes. To be called before the cursor is first moved:
+    /// until then nothing is kept that was delivered.
+    pub fn set_retention(&self, retention: Retention) {
+        let mut progress = lock(&self.stream.progress);
+        progress.retention = retention;
+        progress.cursor.max_age = u64::try_from(retention.max_age.as_nanos()).unwrap_or(u64::MAX);
+        progress.start = Start::default();
+        progress.settle_log_start();
+        progress.dirty = true;
+        drop(progress);
+        self.log().work.announce();
+    }
+
+    /// Where pending data would have to begin for nothing to be older than `max_age`: the first sync point that is young
+    /// enough, the end when there is none; `None` when nothing is too old. Looks from the resume point on, so the answer may
+    /// lie before the cursor: [`CursorRecord::skip`] does what is right then too.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn expired_until(&self, max_age: Duration) -> Result<Option<Mark>, StoreError> {
+        self.log().expired_until(&self.stream, max_age)
+    }
+
+    /// How long ago the oldest pending record came; `None` when nothing is pending.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn oldest_pending_age(&self) -> Result<Option<Duration>, StoreError> {
+        let arrival = self.log().arrival_at(&self.stream, self.cursor().position)?;
+        Ok(arrival.map(|arrival| self.log().time.age(arrival)))
+    }
+
+    /// When a record came: ns since 1970, corrected for steps of the clock since, and whether that clock was synchronised.
+    /// Of a boot that nothing is known of it is what the machine `believed` then.
+    pub fn captured_at(&self, arrival: Arrival, believed: i64) -> (i64, bool) {
+        self.log().time.corrected(arrival).unwrap_or((believed, false))
+    }
+
+    /// How long ago a record came; steps of the clock do not change it.
+    pub fn age(&self, arrival: Arrival) -> Duration {
+        self.log().time.age(arrival)
+    }
+
+    /// Moves the cursor; it is saved within 100 ms. What lies before its `resume` may be gone from then on, unless
+    /// [`Stream::set_retention`] keeps it.
     pub fn set_cursor(&self, cursor: CursorRecord) {
         let mut progress = lock(&self.stream.progress);
         if progress.cursor == cursor {
@@ -297,7 +363,9 @@ impl Stream {
         }
         // What lies before a resume may be gone: it never goes back.
         let resume = cursor.resume.max(progress.cursor.resume);
-        progress.cursor = CursorRecord { resume, ..cursor };
+        let CursorRecord { log_start, log_start_bytes, max_age, .. } = progress.cursor;
+        progress.cursor = CursorRecord { resume, log_start, log_start_bytes, max_age, ..cursor };
+        progress.settle_log_start();
         progress.dirty = true;
         drop(progress);
         self.log().work.announce();
@@ -326,11 +394,15 @@ impl Stream {
     pub fn append(&self, first: Sequence, records: &[NewRecord<'_>]) -> Result<Mark, StoreError> {
         let log = self.log();
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
+        let arrival = log.time.arrival();
+        if log.time.is_unsaved() {
+            log.work.announce();
+        }
         let ticket = log.enter(bytes)?;
 
         let mut writer = lock(&self.stream.writer);
         let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };
-        let index = self.index_entries(&mut writer, before, records);
+        let index = self.index_entries(&mut writer, before, arrival, records);
         let mut encoder = mem::take(&mut writer.encoder);
         let whole = writer.state_unwritten.then(|| writer.state.clone());
         let stored = writer.end.sequence;
@@ -338,7 +410,7 @@ impl Stream {
         drop(writer);
 
         let snapshot = whole.map(|state| (before.sequence.saturating_sub(1).max(stored), state));
-        let written = self.write(log, ticket.extent, before, records, &index, snapshot, &mut encoder);
+        let written = self.write(log, ticket.extent, before, arrival, records, &index, snapshot, &mut encoder);
         encoder.shrink(ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
         writer.encoder = encoder;
@@ -366,6 +438,7 @@ impl Stream {
         log: &Log,
         extent: u32,
         mut at: Mark,
+        arrival: Arrival,
         records: &[NewRecord<'_>],
         index: &[(Sequence, IndexEntry)],
         snapshot: Option<(Sequence, StateMap)>,
@@ -376,7 +449,8 @@ impl Stream {
         let several = records.len() > 1 || !index.is_empty() || snapshot.is_some();
         let mut batch = several.then(WriteBatch::default);
         if let (Some(batch), Some((sequence, state))) = (&mut batch, snapshot) {
-            let header = Header { before: at.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
+            let body = Body::Snapshot(state.into_iter().collect());
+            let header = Header { before: at.totals, advance: 0, arrival, body };
             batch.put(schema::key(extent, Lane::State(id), sequence), encoder.encode(&header, &[]));
         }
         for record in records {
@@ -384,7 +458,7 @@ impl Stream {
                 Body::State { .. } | Body::Snapshot(_) => Lane::State(id),
                 Body::Buffer(_) | Body::Event => Lane::Data(id),
             };
-            let header = Header { before: at.totals, advance: record.advance, body: record.body.clone() };
+            let header = Header { before: at.totals, advance: record.advance, arrival, body: record.body.clone() };
             let bytes = encoder.encode(&header, record.payload);
             let key = schema::key(extent, lane, at.sequence);
             match &mut batch {
@@ -408,6 +482,7 @@ impl Stream {
         &self,
         writer: &mut Writer,
         mut at: Mark,
+        arrival: Arrival,
         records: &[NewRecord<'_>],
     ) -> Vec<(Sequence, IndexEntry)> {
         let mut entries = Vec::new();
@@ -415,7 +490,7 @@ impl Stream {
             if let Body::Buffer(header) = &record.body
                 && header.sync != Sync::None
             {
-                let now = boot_time();
+                let now = arrival.time;
                 let due = writer
                     .indexed
                     .is_none_or(|(time, bytes)| now >= time + INDEX_INTERVAL || at.totals.bytes >= bytes + INDEX_BYTES);
@@ -426,7 +501,7 @@ impl Stream {
                         sync: header.sync,
                         running_time: header.running_time,
                         captured_at: header.captured_at,
-                        boot_time: now,
+                        arrival,
                     };
                     entries.push((at.sequence, entry));
                 }
@@ -455,14 +530,14 @@ impl Stream {
         iter
     }
 
-    /// Records from `from` on, until `max_records` or `max_bytes` of payload are reached; at least one if there is one.
+    /// Records from `from` or the log start on, until `max_records` or `max_bytes` of payload are reached; at least one if there is one.
     ///
     /// # Errors
     ///
     /// The disk could not be read. Damaged records are no error: they are left out and listed.
     pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
         let mut chunk = Chunk::default();
-        let mut from = from.max(self.cursor().resume);
+        let mut from = from.max(self.cursor().log_start);
         let mut bytes = 0;
         loop {
             let spans = self.log().extents().spans(self.stream.id, from, SPANS);
@@ -554,28 +629,7 @@ impl Stream {
         sequence: Sequence,
         wanted: impl Fn(&IndexEntry) -> bool,
     ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
-        let mut from = sequence + 1;
-        loop {
-            let spans = self.log().extents().spans(self.stream.id, from, SPANS);
-            for span in &spans {
-                let to = self.stream.committed.load(Ordering::Acquire);
-                let db = self.log().db()?;
-                let mut iter = Self::iterate(&db, span.extent, Lane::Index(self.stream.id), from, to, true);
-                while let Some((key, value)) = iter.item() {
-                    if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
-                        && wanted(&entry)
-                    {
-                        return Ok(Some((at, entry)));
-                    }
-                    iter.next();
-                }
-                iter.status().map_err(|err| self.log().failed(err))?;
-            }
-            match spans.last().and_then(|span| span.end) {
-                Some(end) if spans.len() == SPANS => from = end,
-                _ => return Ok(None),
-            }
-        }
+        self.log().next_sync(&self.stream, sequence, wanted)
     }
 
     /// Whether the disk takes data.
@@ -588,6 +642,56 @@ impl Stream {
     /// Saves the cursor now and not in 100 ms; false when the disk refuses or is slow.
     pub fn save_cursor(&self) -> bool {
         self.log().work.run_now(PATIENCE)
+    }
+}
+
+impl Log {
+    /// See [`Stream::next_sync`].
+    pub fn next_sync(
+        &self,
+        stream: &StreamLog,
+        sequence: Sequence,
+        wanted: impl Fn(&IndexEntry) -> bool,
+    ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
+        let mut from = sequence + 1;
+        loop {
+            let spans = self.extents().spans(stream.id, from, SPANS);
+            for span in &spans {
+                let to = stream.committed.load(Ordering::Acquire);
+                let db = self.db()?;
+                let mut iter = Stream::iterate(&db, span.extent, Lane::Index(stream.id), from, to, true);
+                while let Some((key, value)) = iter.item() {
+                    if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
+                        && wanted(&entry)
+                    {
+                        return Ok(Some((at, entry)));
+                    }
+                    iter.next();
+                }
+                iter.status().map_err(|err| self.failed(err))?;
+            }
+            match spans.last().and_then(|span| span.end) {
+                Some(end) if spans.len() == SPANS => from = end,
+                _ => return Ok(None),
+            }
+        }
+    }
+
+    /// When the first record at or after `sequence` came.
+    pub fn arrival_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<Option<Arrival>, StoreError> {
+        for span in self.extents().spans(stream.id, sequence, SPANS) {
+            let to = stream.committed.load(Ordering::Acquire);
+            let db = self.db()?;
+            let mut iter = Stream::iterate(&db, span.extent, Lane::Data(stream.id), sequence, to, true);
+            while let Some(value) = iter.value() {
+                if let Ok(record) = record::decode(sequence, value.to_vec()) {
+                    return Ok(Some(record.arrival));
+                }
+                iter.next();
+            }
+            iter.status().map_err(|err| self.failed(err))?;
+        }
+        Ok(None)
     }
 }
 

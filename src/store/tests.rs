@@ -8,6 +8,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod age;
+mod many;
+
 const SMALL: u64 = 8 << 20;
 
 fn options() -> StoreOptions {
