@@ -16,6 +16,7 @@ use super::extents::{Extents, First};
 use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
+use super::holes::Holes;
 use super::record::{self, Body, Header, Sequence};
 use super::retention::{LogStarts, drop_below_log_start};
 use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart, UNCLEAN_GAP};
@@ -172,6 +173,8 @@ struct Found {
     cursors: HashMap<u32, Option<CursorRecord>>,
     clean: Option<CleanMark>,
     clock: Option<ClockRecord>,
+    /// `None` when the value is damaged.
+    holes: HashMap<u32, Option<Holes>>,
 }
 
 impl Log {
@@ -220,7 +223,20 @@ impl Log {
                     }
                     None => CursorRecord::default(),
                 };
+                let mut holes = match newest.holes.get(id) {
+                    Some(Some(holes)) => holes.clone(),
+                    Some(None) => {
+                        let reason = format!("the holes of stream \"{}\" do not check", start.name);
+                        return Err(StoreError::Damaged { path: path.to_owned(), reason });
+                    }
+                    None => Holes::default(),
+                };
+                holes.forget(cursor.log_start);
                 let (mut end, state) = tail_of(&db, path, *extent, *id, start, &cursor)?;
+                // What was given up at the very end is not there to tell it.
+                if let Some(hole) = holes.iter().last().filter(|hole| hole.to > end.sequence) {
+                    end = Mark { sequence: hole.to, totals: hole.base.plus(hole.kept) };
+                }
                 match &clean {
                     Some(mark) => {
                         let given = mark.ends.iter().find(|given| given.0 == *id).map_or(0, |given| given.1);
@@ -228,7 +244,7 @@ impl Log {
                     }
                     None => end.sequence += UNCLEAN_GAP,
                 }
-                streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor)));
+                streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor, holes)));
             }
         }
         let id = last_extent.map_or(1, |id| id + 1);
@@ -253,9 +269,15 @@ impl Log {
         log.begin_extent(id)?;
         log.check_headless(&headless)?;
         for stream in log.stream_list() {
-            let start = stream.cursor().log_start;
-            log.log_starts.set(stream.id, start);
-            log.extents_mut().advance(stream.id, start);
+            let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();
+            let mut extents = log.extents_mut();
+            for hole in holes.iter() {
+                extents.keep(hole.extent, stream.id, hole.to, hole.kept.bytes);
+            }
+            extents.advance(stream.id, log_start);
+            extents.cover(stream.id, &holes);
+            drop(extents);
+            log.log_starts.set(stream.id, log_start, holes);
         }
         log.work.announce();
         Ok(Arc::new(log))
@@ -312,7 +334,7 @@ impl Log {
     }
 
     /// Ends the extent: what was consumed of it is discarded, the rest is flushed in the background.
-    fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
+    pub fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         for stream in self.stream_list() {
             self.trim(&mut batch, switch.extent, &stream, 0);
@@ -342,10 +364,18 @@ impl Log {
             let (end, state) = stream.written();
             let start = StreamStart { name: stream.name.clone(), first: end.sequence, totals: end.totals };
             batch.put(Meta::Start(stream.id).key(id), schema::encode_value(&start));
-            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&stream.cursor()));
+            let (cursor, holes) = stream.cursor_and_holes();
+            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&cursor));
+            if !holes.is_empty() {
+                batch.put(Meta::Holes(stream.id).key(id), schema::encode_value(&*holes));
+            }
             if !state.is_empty() {
-                let snapshot =
-                    Header { before: end.totals, advance: 0, arrival, body: Body::Snapshot(state.into_iter().collect()) };
+                let snapshot = Header {
+                    before: end.totals,
+                    advance: 0,
+                    arrival,
+                    body: Body::Snapshot(state.into_iter().collect()),
+                };
                 batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             }
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
@@ -382,7 +412,8 @@ impl Log {
 
     /// An extent whose removal was interrupted may have lost its head. It must hold nothing that is wanted.
     fn check_headless(&self, extents: &[u32]) -> Result<(), StoreError> {
-        let starts: HashMap<u32, Sequence> = self.stream_list().iter().map(|s| (s.id, s.cursor().log_start)).collect();
+        let streams = self.stream_list();
+        let starts: HashMap<_, _> = streams.iter().map(|s| (s.id, s.cursor_and_holes())).collect();
         let db = self.db()?;
         for extent in extents {
             let mut iter = db.raw_iterator();
@@ -391,7 +422,9 @@ impl Log {
                 && id == *extent
             {
                 if let Lane::Data(stream) = lane
-                    && starts.get(&stream).is_none_or(|start| sequence >= *start)
+                    && starts
+                        .get(&stream)
+                        .is_none_or(|(cursor, holes)| sequence >= cursor.log_start && holes.at(sequence).is_none())
                 {
                     let reason =
                         format!("extent {extent} has no head, but data of stream {stream} that is not delivered");
@@ -439,6 +472,7 @@ fn scan(db: &DB, path: &Path) -> Result<Scan, StoreError> {
                 Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value)),
                 Some(Meta::Clean) => found.clean = schema::decode_value(value),
                 Some(Meta::Clock) => found.clock = schema::decode_value(value),
+                Some(Meta::Holes(s)) => _ = found.holes.insert(s, schema::decode_value(value)),
                 None => return Err(bad()),
             }
         }

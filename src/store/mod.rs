@@ -13,7 +13,7 @@
 //!
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
-//! `age` replay and expiry, `clock` what time it was, `cursor` accounting,
+//! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor` accounting,
 //! `health` the disk's limits, `directory` and `registry` who has the store open.
 
 mod age;
@@ -24,9 +24,12 @@ pub mod domains;
 mod error;
 mod extents;
 mod gate;
+mod giving_up;
 mod handle;
 mod health;
+mod holes;
 mod log;
+mod reader;
 pub mod record;
 mod registry;
 mod retention;
@@ -44,6 +47,7 @@ pub use clock::{Arrival, ClockStep, wall_clock};
 pub use cursor::{Cause, Pass};
 pub use domains::Domain;
 pub use error::StoreError;
+pub use giving_up::{GivenUp, Plan};
 pub use log::{Durability, StoreOptions};
 pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
 pub use schema::{Count, CursorRecord};

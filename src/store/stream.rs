@@ -1,4 +1,4 @@
-//! One stream of a store: append, read, state as of a position, cursor.
+//! One stream of a store: append, cursor, handles. How it is read is in `reader`.
 //!
 //! One writer at a time (the streaming thread that feeds it), one reader, anybody for the levels. Appending takes no lock
 //! while the disk works.
@@ -8,14 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DB, DBRawIterator, ReadOptions, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::Store;
-use super::error::StoreError;
-use super::extents::Span;
 use super::age::{Retention, Start};
 use super::clock::Arrival;
-use super::log::{Log, apply_record, lock};
+use super::error::StoreError;
+use super::holes::{Hole, Holes};
+use super::log::{Log, lock};
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
 use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
 
@@ -29,8 +29,6 @@ const OVERHEAD: u64 = 128;
 const ENCODER_KEEP: usize = 4 << 20;
 /// How long a caller waits for the disk to take the cursors.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Extents that a reader looks at in one go.
-const SPANS: usize = 64;
 
 /// A position in a stream and the sums of all before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -84,7 +82,7 @@ pub struct StreamLog {
     pub name: String,
     pub(super) attached: AtomicBool,
     /// Everything below is written: a reader goes no further, or it could overtake a record that is on its way.
-    committed: AtomicU64,
+    pub(super) committed: AtomicU64,
     writer: Mutex<Writer>,
     pub(super) progress: Mutex<Progress>,
     tended: Mutex<Tended>,
@@ -111,6 +109,18 @@ pub(super) struct Progress {
     trimmed: Trimmed,
     pub retention: Retention,
     pub start: Start,
+    pub holes: Arc<Holes>,
+    pub holes_dirty: bool,
+    /// Holes of which the records in the newest extent are not covered yet.
+    pub fresh: Vec<Hole>,
+}
+
+/// What is written down of a stream when its cursor is.
+pub struct Head {
+    pub cursor: CursorRecord,
+    /// When they changed.
+    pub holes: Option<Arc<Holes>>,
+    pub fresh: Vec<Hole>,
 }
 
 impl Progress {
@@ -120,6 +130,27 @@ impl Progress {
             self.cursor.log_start = self.cursor.resume;
             self.cursor.log_start_bytes = self.cursor.totals.bytes;
         }
+    }
+
+    /// The cursor, and the holes with it: sums of the one hold with the other only.
+    fn take_head(&mut self) -> Head {
+        let start = self.cursor.log_start;
+        if self.holes.has_below(start) {
+            Arc::make_mut(&mut self.holes).forget(start);
+            self.holes_dirty = true;
+        }
+        let holes = mem::take(&mut self.holes_dirty).then(|| self.holes.clone());
+        Head { cursor: self.cursor, holes, fresh: mem::take(&mut self.fresh) }
+    }
+
+    /// Puts a hole in, with the cursor as it is after it.
+    pub fn cut(&mut self, hole: Hole, cursor: &CursorRecord) {
+        let CursorRecord { log_start, log_start_bytes, max_age, .. } = self.cursor;
+        self.cursor = CursorRecord { log_start, log_start_bytes, max_age, ..*cursor };
+        Arc::make_mut(&mut self.holes).cut(hole);
+        self.fresh.push(hole);
+        self.holes_dirty = true;
+        self.dirty = true;
     }
 }
 
@@ -132,7 +163,7 @@ pub struct Trimmed {
 }
 
 impl StreamLog {
-    pub fn new(id: u32, name: String, end: Mark, state: StateMap, cursor: CursorRecord) -> Self {
+    pub fn new(id: u32, name: String, end: Mark, state: StateMap, cursor: CursorRecord, holes: Holes) -> Self {
         Self {
             id,
             name,
@@ -146,7 +177,7 @@ impl StreamLog {
                 encoder: Encoder::default(),
                 indexed: None,
             }),
-            progress: Mutex::new(Progress { cursor, ..Progress::default() }),
+            progress: Mutex::new(Progress { cursor, holes: Arc::new(holes), ..Progress::default() }),
             tended: Mutex::default(),
         }
     }
@@ -191,25 +222,52 @@ impl StreamLog {
         lock(&self.progress).dirty
     }
 
-    /// The cursor if it moved since it was last taken.
-    pub fn take_dirty(&self) -> Option<CursorRecord> {
+    /// Cursor and holes if they changed since they were last taken.
+    pub fn take_dirty(&self) -> Option<Head> {
         let mut progress = lock(&self.progress);
-        mem::take(&mut progress.dirty).then_some(progress.cursor)
+        mem::take(&mut progress.dirty).then(|| progress.take_head())
     }
 
-    /// The cursor could not be saved after all.
+    /// The head could not be saved after all.
+    pub fn put_back(&self, head: Head) {
+        let mut progress = lock(&self.progress);
+        progress.dirty = true;
+        progress.holes_dirty |= head.holes.is_some();
+        progress.fresh.extend(head.fresh);
+    }
+
+    /// Something is to be saved although nothing changed.
     pub fn set_dirty(&self) {
         lock(&self.progress).dirty = true;
     }
 
-    /// Exchanges the trim mark when the log start is `min_bytes` past it: where it was, and the cursor to which it moved.
-    pub fn begin_trim(&self, min_bytes: u64) -> Option<(Sequence, CursorRecord)> {
+    pub fn holes(&self) -> Arc<Holes> {
+        lock(&self.progress).holes.clone()
+    }
+
+    /// Cursor and holes as they are, of the same moment.
+    pub fn cursor_and_holes(&self) -> (CursorRecord, Arc<Holes>) {
+        let progress = lock(&self.progress);
+        (progress.cursor, progress.holes.clone())
+    }
+
+    /// The bytes of the purged holes in these stretches are gone from the disk.
+    pub fn set_erased(&self, which: &[(Sequence, Sequence)]) {
         let mut progress = lock(&self.progress);
-        let Progress { cursor, trimmed, .. } = &mut *progress;
-        let due = cursor.log_start > trimmed.sequence && cursor.log_start_bytes >= trimmed.bytes + min_bytes;
+        Arc::make_mut(&mut progress.holes).set_erased(which);
+        progress.holes_dirty = true;
+        progress.dirty = true;
+    }
+
+    /// Exchanges the trim mark when the log start is `min_bytes` past it: where it was, and the cursor to which it moved.
+    pub fn begin_trim(&self, min_bytes: u64) -> Option<(Sequence, Head)> {
+        let mut progress = lock(&self.progress);
+        let CursorRecord { log_start, log_start_bytes, .. } = progress.cursor;
+        let trimmed = progress.trimmed;
+        let due = log_start > trimmed.sequence && log_start_bytes >= trimmed.bytes + min_bytes;
         due.then(|| {
-            let from = mem::replace(trimmed, Trimmed { sequence: cursor.log_start, bytes: cursor.log_start_bytes });
-            (from.sequence, *cursor)
+            progress.trimmed = Trimmed { sequence: log_start, bytes: log_start_bytes };
+            (trimmed.sequence, progress.take_head())
         })
     }
 }
@@ -248,7 +306,8 @@ impl Stream {
                     }
                     let end = Mark { sequence: 1, totals: Totals::default() };
                     let cursor = CursorRecord { position: 1, resume: 1, log_start: 1, ..CursorRecord::default() };
-                    let stream = Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor));
+                    let stream =
+                        Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor, Holes::default()));
                     stream.attached.store(true, Ordering::Relaxed);
                     streams.insert(id, stream.clone());
                     stream
@@ -276,8 +335,12 @@ impl Stream {
         Ok(())
     }
 
-    fn log(&self) -> &Log {
+    pub(super) fn log(&self) -> &Log {
         self.store.log()
+    }
+
+    pub(super) fn parts(&self) -> (&Log, &StreamLog) {
+        (self.store.log(), &self.stream)
     }
 
     pub fn store(&self) -> &Store {
@@ -512,126 +575,6 @@ impl Stream {
         entries
     }
 
-    fn iterate<'a>(
-        db: &'a DB,
-        extent: u32,
-        lane: Lane,
-        from: Sequence,
-        to: Sequence,
-        fill_cache: bool,
-    ) -> DBRawIterator<'a> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
-        options.set_iterate_upper_bound(schema::key(extent, lane, to).to_vec());
-        // Read once; the cache is for the files' indexes.
-        options.fill_cache(fill_cache);
-        let mut iter = db.raw_iterator_opt(options);
-        iter.seek_to_first();
-        iter
-    }
-
-    /// Records from `from` or the log start on, until `max_records` or `max_bytes` of payload are reached; at least one if there is one.
-    ///
-    /// # Errors
-    ///
-    /// The disk could not be read. Damaged records are no error: they are left out and listed.
-    pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
-        let mut chunk = Chunk::default();
-        let mut from = from.max(self.cursor().log_start);
-        let mut bytes = 0;
-        loop {
-            let spans = self.log().extents().spans(self.stream.id, from, SPANS);
-            let exhausted = spans.last().is_none_or(|span| span.end.is_none());
-            for span in spans {
-                from = from.max(span.first);
-                let full = self.read_span(span, from, max_records, max_bytes, &mut bytes, &mut chunk)?;
-                if full {
-                    return Ok(chunk);
-                }
-                if let Some(end) = span.end {
-                    from = end;
-                }
-            }
-            if exhausted {
-                return Ok(chunk);
-            }
-        }
-    }
-
-    /// Reads one extent, both lanes in order of their sequence; true when the limits are reached.
-    fn read_span(
-        &self,
-        span: Span,
-        from: Sequence,
-        max_records: usize,
-        max_bytes: usize,
-        bytes: &mut usize,
-        chunk: &mut Chunk,
-    ) -> Result<bool, StoreError> {
-        let id = self.stream.id;
-        // Both lanes up to the same record: what is being written could show in the one and not in the other.
-        let to = self.stream.committed.load(Ordering::Acquire).min(span.end.unwrap_or(Sequence::MAX));
-        let db = self.log().db()?;
-        let mut data = Self::iterate(&db, span.extent, Lane::Data(id), from, to, false);
-        let mut state = Self::iterate(&db, span.extent, Lane::State(id), from.max(1), to, true);
-        let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
-        loop {
-            let iter = match (sequence(&data), sequence(&state)) {
-                (Some(d), Some(s)) if d < s => &mut data,
-                (_, Some(_)) => &mut state,
-                (Some(_), None) => &mut data,
-                (None, None) => break,
-            };
-            if chunk.records.len() >= max_records || *bytes >= max_bytes {
-                return Ok(true);
-            }
-            if let (Some(at), Some(value)) = (sequence(iter), iter.value()) {
-                match record::decode(at, value.to_vec()) {
-                    Ok(record) => {
-                        *bytes += record.payload.len();
-                        chunk.records.push(record);
-                    }
-                    Err(_) => chunk.damaged.push(at),
-                }
-                chunk.next = Some(at + 1);
-            }
-            iter.next();
-        }
-        data.status().and_then(|()| state.status()).map_err(|err| self.log().failed(err))?;
-        Ok(false)
-    }
-
-    /// The state in force just before `sequence`.
-    pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
-        let mut state = StateMap::new();
-        let span = self.log().extents().spans(self.stream.id, sequence, 1).first().copied();
-        let Some(span) = span else { return Ok(state) };
-        let db = self.log().db()?;
-        let mut iter = Self::iterate(&db, span.extent, Lane::State(self.stream.id), 0, sequence, true);
-        while let Some((key, value)) = iter.item() {
-            let Some((_, _, at)) = schema::parse(key) else { break };
-            // The snapshot stands at 0.
-            if at >= sequence {
-                break;
-            }
-            if let Ok(record) = record::decode(at, value.to_vec()) {
-                apply_record(&mut state, record);
-            }
-            iter.next();
-        }
-        iter.status().map_err(|err| self.log().failed(err))?;
-        Ok(state)
-    }
-
-    /// The first indexed sync point after `sequence` of which `wanted` approves.
-    pub fn next_sync(
-        &self,
-        sequence: Sequence,
-        wanted: impl Fn(&IndexEntry) -> bool,
-    ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
-        self.log().next_sync(&self.stream, sequence, wanted)
-    }
-
     /// Whether the disk takes data.
     pub fn probe(&self) -> bool {
         // With nothing to write the disk would not be asked.
@@ -642,56 +585,6 @@ impl Stream {
     /// Saves the cursor now and not in 100 ms; false when the disk refuses or is slow.
     pub fn save_cursor(&self) -> bool {
         self.log().work.run_now(PATIENCE)
-    }
-}
-
-impl Log {
-    /// See [`Stream::next_sync`].
-    pub fn next_sync(
-        &self,
-        stream: &StreamLog,
-        sequence: Sequence,
-        wanted: impl Fn(&IndexEntry) -> bool,
-    ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
-        let mut from = sequence + 1;
-        loop {
-            let spans = self.extents().spans(stream.id, from, SPANS);
-            for span in &spans {
-                let to = stream.committed.load(Ordering::Acquire);
-                let db = self.db()?;
-                let mut iter = Stream::iterate(&db, span.extent, Lane::Index(stream.id), from, to, true);
-                while let Some((key, value)) = iter.item() {
-                    if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
-                        && wanted(&entry)
-                    {
-                        return Ok(Some((at, entry)));
-                    }
-                    iter.next();
-                }
-                iter.status().map_err(|err| self.failed(err))?;
-            }
-            match spans.last().and_then(|span| span.end) {
-                Some(end) if spans.len() == SPANS => from = end,
-                _ => return Ok(None),
-            }
-        }
-    }
-
-    /// When the first record at or after `sequence` came.
-    pub fn arrival_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<Option<Arrival>, StoreError> {
-        for span in self.extents().spans(stream.id, sequence, SPANS) {
-            let to = stream.committed.load(Ordering::Acquire);
-            let db = self.db()?;
-            let mut iter = Stream::iterate(&db, span.extent, Lane::Data(stream.id), sequence, to, true);
-            while let Some(value) = iter.value() {
-                if let Ok(record) = record::decode(sequence, value.to_vec()) {
-                    return Ok(Some(record.arrival));
-                }
-                iter.next();
-            }
-            iter.status().map_err(|err| self.failed(err))?;
-        }
-        Ok(None)
     }
 }
 

@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod age;
+mod giving_up;
 mod many;
 
 const SMALL: u64 = 8 << 20;

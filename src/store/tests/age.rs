@@ -64,7 +64,10 @@ fn a_clock_that_jumps_from_1970_to_now_and_back_an_hour_changes_no_age() {
     }
     assert_eq!(stream.expired_until(24 * HOUR).unwrap(), None);
     let steps: Vec<_> = store.clock_steps(0).iter().map(|step| (step.by, step.synced)).collect();
-    assert_eq!(steps, [(NOW - 10 * SECOND.as_nanos() as i64, true), (-((10 + 3600) * SECOND.as_nanos() as i64), false)]);
+    assert_eq!(
+        steps,
+        [(NOW - 10 * SECOND.as_nanos() as i64, true), (-((10 + 3600) * SECOND.as_nanos() as i64), false)]
+    );
     drop((stream, store));
     // The correction is on the disk.
     let clock = FakeClock::new("another boot", 0, 0);
