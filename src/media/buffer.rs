@@ -98,7 +98,7 @@ mod tests {
     fn through_the_record(buffer: &gst::Buffer) -> gst::Buffer {
         let body = Body::Buffer(header(buffer, &Facts::default(), &mut |name| panic!("{name}")));
         let record = with_payload(buffer, |parts| {
-            let header = Header { before: Default::default(), advance: 0, body };
+            let header = Header { before: Default::default(), advance: 0, arrival: Default::default(), body };
             decode(1, Encoder::default().encode(&header, parts).to_vec()).unwrap()
         })
         .unwrap();

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rocksdb::{DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
 
+use super::clock::{Clock, ClockRecord, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
 use super::durability::{Commits, Durability};
@@ -18,6 +19,7 @@ use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
 use super::highwater::{Gauge, HighWater};
+use super::holes::Holes;
 use super::record::{self, Body, Header, Sequence};
 use super::retention::{LogStarts, drop_below_log_start};
 use super::salvage::{self, Incident};
@@ -36,6 +38,8 @@ pub struct StoreOptions {
     pub limit_bytes: u64,
     /// How long to wait for another process to let go of the store.
     pub lock_timeout: Duration,
+    /// Tells the time; tests bring their own.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for StoreOptions {
@@ -46,6 +50,7 @@ impl Default for StoreOptions {
             min_free_bytes: 1 << 30,
             limit_bytes: 0,
             lock_timeout: Duration::from_secs(15),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -64,7 +69,7 @@ pub struct Log {
     pub write_meta: WriteOptions,
     pub options: StoreOptions,
     pub session: u64,
-    boot_id: String,
+    pub time: Time,
     pub domains: Domains,
     pub work: Work,
     pub commits: Commits,
@@ -164,20 +169,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// ns since 1970, as the machine believes.
-pub fn wall_clock() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
-    }
-}
-
-/// ns since the machine started, also over suspension.
-pub fn boot_time() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
-}
-
 /// An extent as found on the disk.
 #[derive(Default)]
 struct Found {
@@ -186,6 +177,9 @@ struct Found {
     /// `None` when the value is damaged: only the newest extent's count.
     cursors: HashMap<u32, Option<CursorRecord>>,
     clean: Option<CleanMark>,
+    clock: Option<ClockRecord>,
+    /// `None` when the value is damaged.
+    holes: HashMap<u32, Option<Holes>>,
 }
 
 impl Log {
@@ -217,10 +211,13 @@ impl Log {
         let session = newest.and_then(|(_, f)| f.header.as_ref()).map_or(0, |h| h.session) + 1;
         // A new store has nothing to be unclean about.
         let clean = newest.map_or(Some(CleanMark { ends: Vec::new() }), |(_, f)| f.clean.clone());
+        // Damaged: ages then go by what this boot has seen.
+        let clock = newest.and_then(|(_, f)| f.clock.clone()).unwrap_or_default();
+        let time = Time::new(options.clock.clone(), clock);
         let mut extents = Extents::default();
         for (id, extent) in &found {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, first.collect());
+            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
         }
         let mut streams = HashMap::new();
         if let Some((extent, newest)) = newest {
@@ -233,7 +230,20 @@ impl Log {
                     }
                     None => CursorRecord::default(),
                 };
+                let mut holes = match newest.holes.get(id) {
+                    Some(Some(holes)) => holes.clone(),
+                    Some(None) => {
+                        let reason = format!("the holes of stream \"{}\" do not check", start.name);
+                        return Err(StoreError::Damaged { path: path.to_owned(), reason });
+                    }
+                    None => Holes::default(),
+                };
+                holes.forget(cursor.log_start);
                 let (mut end, state) = tail_of(&db, path, *extent, *id, start, &cursor)?;
+                // What was given up at the very end is not there to tell it.
+                if let Some(hole) = holes.iter().last().filter(|hole| hole.to > end.sequence) {
+                    end = Mark { sequence: hole.to, totals: hole.base.plus(hole.kept) };
+                }
                 match &clean {
                     Some(mark) => {
                         let given = mark.ends.iter().find(|given| given.0 == *id).map_or(0, |given| given.1);
@@ -241,7 +251,7 @@ impl Log {
                     }
                     None => end.sequence += UNCLEAN_GAP,
                 }
-                streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor)));
+                streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor, holes)));
             }
         }
         let id = last_extent.map_or(1, |id| id + 1);
@@ -257,7 +267,7 @@ impl Log {
             write_meta: WriteOptions::default(),
             options: options.clone(),
             session,
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            time,
             domains: Domains::default(),
             work: Work::default(),
             commits: Commits::new(options.sync_interval),
@@ -270,9 +280,15 @@ impl Log {
         log.begin_extent(id)?;
         log.check_headless(&headless)?;
         for stream in log.stream_list() {
-            let start = stream.cursor().resume;
-            log.log_starts.set(stream.id, start);
-            log.extents_mut().advance(stream.id, start);
+            let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();
+            let mut extents = log.extents_mut();
+            for hole in holes.iter() {
+                extents.keep(hole.extent, stream.id, hole.to, hole.kept.bytes);
+            }
+            extents.advance(stream.id, log_start);
+            extents.cover(stream.id, &holes);
+            drop(extents);
+            log.log_starts.set(stream.id, log_start, holes);
         }
         log.check_room();
         log.work.announce();
@@ -335,7 +351,7 @@ impl Log {
     }
 
     /// Ends the extent: what was consumed of it is discarded, the rest is flushed in the background.
-    fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
+    pub fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         for stream in self.stream_list() {
             self.trim(&mut batch, switch.extent, &stream, 0);
@@ -365,25 +381,41 @@ impl Log {
     /// Writes what makes an extent readable by itself, and makes it the newest.
     fn begin_extent(&self, id: u32) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        let header = ExtentHeader { session: self.session, boot_id: self.boot_id.clone(), opened_at: wall_clock() };
+        let (arrival, wall) = self.time.now();
+        let header = ExtentHeader { session: self.session, boot: arrival.boot, opened_at: wall };
         batch.put(Meta::Header.key(id), schema::encode_value(&header));
+        self.put_clock(&mut batch, id);
         let mut first = Vec::new();
         let mut encoder = record::Encoder::default();
         for stream in self.stream_list() {
             let (end, state) = stream.written();
             let start = StreamStart { name: stream.name.clone(), first: end.sequence, totals: end.totals };
             batch.put(Meta::Start(stream.id).key(id), schema::encode_value(&start));
-            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&stream.cursor()));
+            let (cursor, holes) = stream.cursor_and_holes();
+            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&cursor));
+            if !holes.is_empty() {
+                batch.put(Meta::Holes(stream.id).key(id), schema::encode_value(&*holes));
+            }
             if !state.is_empty() {
-                let snapshot =
-                    Header { before: end.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
+                let snapshot = Header {
+                    before: end.totals,
+                    advance: 0,
+                    arrival,
+                    body: Body::Snapshot(state.into_iter().collect()),
+                };
                 batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             }
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
         self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err))?;
-        self.extents_mut().push(id, first);
+        self.extents_mut().push(id, arrival.boot, first);
         Ok(())
+    }
+
+    /// Writes down what is known of the clocks.
+    pub fn put_clock(&self, batch: &mut WriteBatch, extent: u32) {
+        let oldest = self.extents().oldest_boot().unwrap_or(0);
+        batch.put(Meta::Clock.key(extent), schema::encode_value(&self.time.record(oldest)));
     }
 
     /// Writes the cursors and all that is in memory, and marks the store as closed in order.
@@ -409,7 +441,8 @@ impl Log {
 
     /// An extent whose removal was interrupted may have lost its head. It must hold nothing that is wanted.
     fn check_headless(&self, extents: &[u32]) -> Result<(), StoreError> {
-        let starts: HashMap<u32, Sequence> = self.stream_list().iter().map(|s| (s.id, s.cursor().resume)).collect();
+        let streams = self.stream_list();
+        let starts: HashMap<_, _> = streams.iter().map(|s| (s.id, s.cursor_and_holes())).collect();
         let db = self.db()?;
         for extent in extents {
             let mut iter = db.raw_iterator();
@@ -418,7 +451,9 @@ impl Log {
                 && id == *extent
             {
                 if let Lane::Data(stream) = lane
-                    && starts.get(&stream).is_none_or(|start| sequence >= *start)
+                    && starts
+                        .get(&stream)
+                        .is_none_or(|(cursor, holes)| sequence >= cursor.log_start && holes.at(sequence).is_none())
                 {
                     let reason =
                         format!("extent {extent} has no head, but data of stream {stream} that is not delivered");
@@ -472,6 +507,8 @@ fn scan(db: &DB, path: &Path) -> Result<Scan, StoreError> {
                 Some(Meta::Start(s)) => _ = found.starts.insert(s, schema::decode_value(value).ok_or_else(bad)?),
                 Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value)),
                 Some(Meta::Clean) => found.clean = schema::decode_value(value),
+                Some(Meta::Clock) => found.clock = schema::decode_value(value),
+                Some(Meta::Holes(s)) => _ = found.holes.insert(s, schema::decode_value(value)),
                 None => return Err(bad()),
             }
         }
