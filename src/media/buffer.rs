@@ -1,7 +1,7 @@
 //! A `GstBuffer` as a record and back.
 
 use crate::media::meta;
-use crate::store::{BufferHeader, Payload, Sync};
+use crate::store::{Arrival, BufferHeader, Payload, Sync};
 
 /// What is said of a buffer beside its own fields.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,6 +13,8 @@ pub struct Facts {
     pub running_time: Option<i64>,
     /// ns since 1970.
     pub captured_at: i64,
+    /// When it came, if it comes from the disk.
+    pub arrival: Option<Arrival>,
 }
 
 /// `unknown` is told the names of metas that cannot be stored.

@@ -107,6 +107,12 @@ impl Store {
         self.log().time.steps(after)
     }
 
+    /// Whether the wall clock is synchronised with anything.
+    pub fn is_clock_synced(&self) -> bool {
+        let time = &self.log().time;
+        time.corrected(time.arrival()).is_some_and(|(_, synced)| synced)
+    }
+
     /// The file system has less free space than the floor.
     pub fn is_low(&self) -> bool {
         self.log().space.is_low()
