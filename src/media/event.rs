@@ -14,6 +14,7 @@ use crate::media::{clock_time, text};
 use crate::store::{Clears, Slot};
 
 /// What an event becomes in the log.
+#[derive(Debug, Clone)]
 pub struct Coded {
     pub place: Place,
     pub bytes: Vec<u8>,
@@ -330,15 +331,16 @@ pub fn next_group_id() -> u32 {
 }
 
 /// The same SEGMENT, with its running time later by `offset` ns.
-pub fn later(event: &gst::Event, offset: u64) -> gst::Event {
+pub fn later(event: &gst::Event, offset: i64) -> gst::Event {
     if let gst::EventView::Segment(e) = event.view()
-        && offset > 0
+        && offset != 0
         && let Some(segment) = e.segment().downcast_ref::<gst::ClockTime>()
     {
         let mut segment = segment.clone();
-        let base = segment.base().unwrap_or(gst::ClockTime::ZERO);
-        segment.set_base(base.saturating_add(gst::ClockTime::from_nseconds(offset)));
-        return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
+        // Earlier than its base allows cuts off the front; what cannot be shifted at all stays.
+        if segment.offset_running_time(offset).is_ok() {
+            return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
+        }
     }
     event.clone()
 }

@@ -82,12 +82,21 @@ fn keep(log: &Log) {
     let mut sweeps = SWEEPS;
     loop {
         let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some();
-        let again = log.stream_list().iter().filter_map(|stream| stream.tend()).chain(busy.then_some(RETRY)).min();
+        let tenders = log.stream_list();
+        let again = tenders
+            .iter()
+            .filter_map(|stream| stream.tend())
+            .chain(busy.then_some(RETRY))
+            .chain(log.commits.next_tick())
+            .chain(log.fault.next_attempt())
+            .min();
         if !log.work.wait(CURSOR_DELAY, again) {
             break;
         }
         // A disk that refuses now is tried again with the next change; the writer reports it.
-        let tended = log.tend(&mut sweeps);
+        let _ = log.recover();
+        let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
+        log.note_flushed();
         log.work.finished(tended.is_ok());
         if tended.is_ok() && !log.space.is_low() {
             log.compact();
@@ -97,7 +106,7 @@ fn keep(log: &Log) {
 }
 
 impl Log {
-    /// One round: removal, cursors, trimming; on a full disk once more without the ballast.
+    /// One round: removal, cursors, trimming.
     fn tend(&self, sweeps: &mut u32) -> Result<(), StoreError> {
         if *sweeps > 0 {
             *sweeps -= 1;
@@ -105,10 +114,7 @@ impl Log {
                 *sweeps = SWEEPS;
             }
         }
-        match self.advance(sweeps) {
-            Err(err) if err.is_no_space() && self.space.release_ballast() => self.advance(sweeps)?,
-            other => other?,
-        }
+        self.advance(sweeps)?;
         self.space.refresh();
         self.space.restore_ballast();
         Ok(())
@@ -131,6 +137,14 @@ impl Log {
             self.remove_dead_files()?;
         }
         Ok(())
+    }
+
+    /// Whether files wait to be removed.
+    pub fn has_consumed_extents(&self) -> bool {
+        let starts = self.resumes();
+        let mut extents = self.extents_mut();
+        starts.iter().for_each(|(id, start)| extents.advance(*id, *start));
+        extents.has_dead()
     }
 
     /// Log starts to go by. Asked for before the cursors are saved, so that the saved ones are no older.
@@ -156,7 +170,7 @@ impl Log {
         for stream in &streams {
             self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
         }
-        let written = self.db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err));
+        let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err)));
         if written.is_err() {
             for (stream, _) in moved {
                 stream.set_dirty();
@@ -178,7 +192,7 @@ impl Log {
 
     /// Has the log starts on the disk itself, so that files below them can go. The saved cursors carry them.
     fn sync_log_starts(&self, starts: &[(u32, Sequence)]) -> Result<(), StoreError> {
-        self.db.flush_wal(true).map_err(|err| self.failed(err))?;
+        self.sync_wal()?;
         for (id, start) in starts {
             self.log_starts.set(*id, *start);
         }
@@ -188,7 +202,7 @@ impl Log {
     /// Removes the files that hold nothing of the table's extents; true when some are left. RocksDB leaves a file that it is
     /// moving down a level, and one that is still being written is not there yet: they are asked for again.
     fn remove_dead_files(&self) -> Result<bool, StoreError> {
-        let files = self.db.live_files().map_err(|err| self.failed(err))?;
+        let files = self.db()?.live_files().map_err(|err| self.failed(err))?;
         let dead: Vec<_> = {
             let extents = self.extents();
             let newest = extents.newest().unwrap_or(0);
@@ -202,7 +216,7 @@ impl Log {
                 .collect()
         };
         for (start, end) in &dead {
-            self.db.delete_file_in_range(start, end).map_err(|err| self.failed(err))?;
+            self.db()?.delete_file_in_range(start, end).map_err(|err| self.failed(err))?;
         }
         Ok(!dead.is_empty())
     }
@@ -214,7 +228,8 @@ impl Log {
     /// Compacts a run of extents of which little is wanted, with a filter that leaves out what lies below the log starts.
     fn compact(&self) {
         let Some(run) = self.compaction_due() else { return };
-        let on_disk = self.db.live_files().map_or(0, |files| {
+        let Ok(files) = self.db().and_then(|db| db.live_files().map_err(|err| self.failed(err))) else { return };
+        let on_disk: u64 = {
             let within = |key: &Option<Vec<u8>>| {
                 key.as_deref().and_then(schema::parse).is_some_and(|key| (run.first..=run.last).contains(&key.0))
             };
@@ -223,14 +238,15 @@ impl Log {
                 .filter(|file| within(&file.start_key) && within(&file.end_key))
                 .map(|file| file.size as u64)
                 .sum()
-        });
+        };
         // An earlier process may have done it already.
         if on_disk > run.live.saturating_mul(2) {
             let starts = self.resumes();
             if self.save_cursors(false).and_then(|()| self.sync_log_starts(&starts)).is_err() {
                 return;
             }
-            self.db.compact_range(Some(schema::extent_start(run.first)), Some(schema::extent_end(run.last)));
+            let Ok(db) = self.db() else { return };
+            db.compact_range(Some(schema::extent_start(run.first)), Some(schema::extent_end(run.last)));
         }
         self.extents_mut().compacted(run);
     }

@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
+use rocksdb::{DB, DBRawIterator, ReadOptions, WriteBatch};
 
 use super::Store;
+use super::durability::Durability;
 use super::error::StoreError;
 use super::extents::Span;
+use super::highwater::High;
 use super::log::{Log, apply_record, boot_time, lock};
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
+use super::salvage::Incident;
 use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
 
 /// Index entries are at least this far apart, in time or in bytes.
@@ -83,6 +86,8 @@ pub struct StreamLog {
     attached: AtomicBool,
     /// Everything below is written: a reader goes no further, or it could overtake a record that is on its way.
     committed: AtomicU64,
+    /// Everything below survives a power cut.
+    durable: AtomicU64,
     writer: Mutex<Writer>,
     progress: Mutex<Progress>,
     tended: Mutex<Tended>,
@@ -123,6 +128,8 @@ impl StreamLog {
             name,
             attached: AtomicBool::new(false),
             committed: AtomicU64::new(end.sequence),
+            // An open writes all that it finds to files.
+            durable: AtomicU64::new(end.sequence),
             writer: Mutex::new(Writer {
                 end,
                 given: end.sequence,
@@ -166,6 +173,22 @@ impl StreamLog {
     pub fn written(&self) -> (Mark, StateMap) {
         let writer = lock(&self.writer);
         (writer.end, writer.state.clone())
+    }
+
+    pub fn committed(&self) -> Sequence {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub fn set_durable(&self, sequence: Sequence) {
+        self.durable.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Where it stands, for the high-water file.
+    pub fn high(&self) -> High {
+        let cursor = self.cursor();
+        let writer = lock(&self.writer);
+        let (end, given) = (writer.end, writer.given);
+        High { id: self.id, name: self.name.clone(), end: end.sequence, totals: end.totals, given, cursor }
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -250,7 +273,7 @@ impl Stream {
         let mut batch = WriteBatch::default();
         batch.put(Meta::Start(self.stream.id).key(ticket.extent), schema::encode_value(&start));
         batch.put(Meta::Cursor(self.stream.id).key(ticket.extent), schema::encode_value(&self.stream.cursor()));
-        log.db.write_opt(batch, &log.write_meta).map_err(|err| log.failed(err))?;
+        log.db()?.write_opt(batch, &log.write_meta).map_err(|err| log.refused(err))?;
         let first = super::extents::First { sequence: 1, bytes: 0 };
         log.extents_mut().add_stream(self.stream.id, first);
         Ok(())
@@ -280,9 +303,23 @@ impl Stream {
         self.log().work.announce();
     }
 
+    /// What the openers of this stream have not been told yet, with what concerns the store as a whole.
+    pub fn take_incidents(&self) -> Vec<Incident> {
+        let mut incidents = lock(&self.log().incidents);
+        let ours = |incident: &mut Incident| incident.stream.as_ref().is_none_or(|stream| *stream == self.stream.name);
+        incidents.extract_if(.., ours).collect()
+    }
+
     /// The state in force at the end.
+    #[cfg(test)]
     pub fn state(&self) -> StateMap {
         lock(&self.stream.writer).state.clone()
+    }
+
+    /// Everything below survives a power cut. Exact with [`Durability::Power`] and [`Durability::Interval`]; with the others
+    /// what was synced or flushed last.
+    pub fn durable(&self) -> Sequence {
+        self.stream.durable.load(Ordering::Relaxed)
     }
 
     pub fn cursor(&self) -> CursorRecord {
@@ -324,7 +361,9 @@ impl Stream {
     ///
     /// Nothing was accepted. The same records may be appended again with the same numbers.
     pub fn append(&self, first: Sequence, records: &[NewRecord<'_>]) -> Result<Mark, StoreError> {
+        let start = Instant::now();
         let log = self.log();
+        log.accepts()?;
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
         let ticket = log.enter(bytes)?;
 
@@ -352,12 +391,18 @@ impl Stream {
                 writer.end = *end;
                 writer.state_unwritten = false;
                 self.stream.committed.store(end.sequence, Ordering::Release);
+                if log.options.durability == Durability::Power {
+                    self.stream.set_durable(end.sequence);
+                }
             }
             Err(_) => writer.indexed = None,
         }
         drop(writer);
         // Not before: a switch of extents writes down what the writer says.
         drop(ticket);
+        if written.is_ok() && log.commits.appended(start) {
+            log.work.announce();
+        }
         written
     }
 
@@ -372,6 +417,7 @@ impl Stream {
         encoder: &mut Encoder,
     ) -> Result<Mark, StoreError> {
         let id = self.stream.id;
+        let db = log.db()?;
         let several = records.len() > 1 || !index.is_empty() || snapshot.is_some();
         let mut batch = several.then(WriteBatch::default);
         if let (Some(batch), Some((sequence, state))) = (&mut batch, snapshot) {
@@ -388,7 +434,7 @@ impl Stream {
             let key = schema::key(extent, lane, at.sequence);
             match &mut batch {
                 Some(batch) => batch.put(key, bytes),
-                None => log.db.put_opt(key, bytes, &log.write).map_err(|err| log.failed(err))?,
+                None => db.put_opt(key, bytes, &log.write).map_err(|err| log.refused(err))?,
             }
             at.sequence += 1;
             at.totals = at.totals.plus(record.contribution());
@@ -397,7 +443,7 @@ impl Stream {
             for (sequence, entry) in index {
                 batch.put(schema::key(extent, Lane::Index(id), *sequence), schema::encode_value(entry));
             }
-            log.db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
+            db.write_opt(batch, &log.write).map_err(|err| log.refused(err))?;
         }
         Ok(at)
     }
@@ -436,13 +482,20 @@ impl Stream {
         entries
     }
 
-    fn iterate(&self, extent: u32, lane: Lane, from: Sequence, to: Sequence, fill_cache: bool) -> DBRawIterator<'_> {
+    fn iterate<'a>(
+        db: &'a DB,
+        extent: u32,
+        lane: Lane,
+        from: Sequence,
+        to: Sequence,
+        fill_cache: bool,
+    ) -> DBRawIterator<'a> {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
         options.set_iterate_upper_bound(schema::key(extent, lane, to).to_vec());
         // Read once; the cache is for the files' indexes.
         options.fill_cache(fill_cache);
-        let mut iter = self.log().db.raw_iterator_opt(options);
+        let mut iter = db.raw_iterator_opt(options);
         iter.seek_to_first();
         iter
     }
@@ -488,8 +541,9 @@ impl Stream {
         let id = self.stream.id;
         // Both lanes up to the same record: what is being written could show in the one and not in the other.
         let to = self.stream.committed.load(Ordering::Acquire).min(span.end.unwrap_or(Sequence::MAX));
-        let mut data = self.iterate(span.extent, Lane::Data(id), from, to, false);
-        let mut state = self.iterate(span.extent, Lane::State(id), from.max(1), to, true);
+        let db = self.log().db()?;
+        let mut data = Self::iterate(&db, span.extent, Lane::Data(id), from, to, false);
+        let mut state = Self::iterate(&db, span.extent, Lane::State(id), from.max(1), to, true);
         let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
         loop {
             let iter = match (sequence(&data), sequence(&state)) {
@@ -519,10 +573,18 @@ impl Stream {
 
     /// The state in force just before `sequence`.
     pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
+        {
+            let writer = lock(&self.stream.writer);
+            // Nothing stored comes after it; what is not stored may have changed the state.
+            if sequence >= writer.end.sequence {
+                return Ok(writer.state.clone());
+            }
+        }
         let mut state = StateMap::new();
         let span = self.log().extents().spans(self.stream.id, sequence, 1).first().copied();
         let Some(span) = span else { return Ok(state) };
-        let mut iter = self.iterate(span.extent, Lane::State(self.stream.id), 0, sequence, true);
+        let db = self.log().db()?;
+        let mut iter = Self::iterate(&db, span.extent, Lane::State(self.stream.id), 0, sequence, true);
         while let Some((key, value)) = iter.item() {
             let Some((_, _, at)) = schema::parse(key) else { break };
             // The snapshot stands at 0.
@@ -548,8 +610,10 @@ impl Stream {
         loop {
             let spans = self.log().extents().spans(self.stream.id, from, SPANS);
             for span in &spans {
-                let to = self.stream.committed.load(Ordering::Acquire);
-                let mut iter = self.iterate(span.extent, Lane::Index(self.stream.id), from, to, true);
+                // Beyond the end lies what an append that failed may have left.
+                let to = self.stream.committed().min(span.end.unwrap_or(Sequence::MAX));
+                let db = self.log().db()?;
+                let mut iter = Self::iterate(&db, span.extent, Lane::Index(self.stream.id), from, to, true);
                 while let Some((key, value)) = iter.item() {
                     if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
                         && wanted(&entry)
@@ -571,6 +635,7 @@ impl Stream {
     pub fn probe(&self) -> bool {
         // With nothing to write the disk would not be asked.
         self.stream.set_dirty();
+        self.log().fault.hurry();
         self.log().work.run_now(PATIENCE)
     }
 

@@ -24,7 +24,7 @@ fn open(path: &Path) -> Stream {
     Store::open(path, &options()).unwrap().stream("default").unwrap()
 }
 
-fn buffer(sync: Sync) -> Body {
+pub fn buffer(sync: Sync) -> Body {
     Body::Buffer(BufferHeader { sync, ..Default::default() })
 }
 
@@ -34,7 +34,7 @@ fn append(stream: &Stream, body: Body, payload: &[u8]) -> Sequence {
     first
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..len)
         .map(|_| {
@@ -46,7 +46,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
-fn read_all(stream: &Stream, from: Sequence) -> Vec<Record> {
+pub fn read_all(stream: &Stream, from: Sequence) -> Vec<Record> {
     let mut records = Vec::new();
     let mut at = from;
     loop {
@@ -64,7 +64,7 @@ fn consume(stream: &Stream, position: Mark, resume: Sequence) {
     stream.set_cursor(CursorRecord { position: position.sequence, totals: position.totals, resume, ..stream.cursor() });
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(20), "{what}");
@@ -180,7 +180,7 @@ fn a_healthy_stream_is_written_once() {
         consume(&stream, stream.end(), stream.end().sequence);
     }
     let log = stream.store().log();
-    let files: usize = log.db.live_files().unwrap().iter().map(|f| f.size).sum();
+    let files: usize = log.db().unwrap().live_files().unwrap().iter().map(|f| f.size).sum();
     assert!(files < 1_000_000, "{files} bytes in files: consumed data was flushed");
 }
 
@@ -326,7 +326,8 @@ fn merged_files_of_dead_extents_go_and_live_ones_stay_over_a_reopen() {
     until("all but the newest extent is gone", || {
         let newest = store.log().extents().newest().unwrap();
         let old = |key: &Option<Vec<u8>>| schema::parse(key.as_deref().unwrap()).unwrap().0 < newest;
-        store.log().extents().len() == 1 && !store.log().db.live_files().unwrap().iter().any(|f| old(&f.start_key))
+        store.log().extents().len() == 1
+            && !store.log().db().unwrap().live_files().unwrap().iter().any(|f| old(&f.start_key))
     });
 }
 
