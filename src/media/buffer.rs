@@ -1,6 +1,6 @@
 //! A `GstBuffer` as a record and back.
 
-use crate::media::meta;
+use crate::media::{clock_time, meta};
 use crate::store::{Arrival, BufferHeader, Payload, Sync};
 
 /// What is said of a buffer beside its own fields.
@@ -50,7 +50,7 @@ fn raw_flags(buffer: &gst::BufferRef) -> u32 {
 pub fn restore(header: &BufferHeader, payload: Payload, lost: &mut impl FnMut(&str)) -> gst::Buffer {
     let mut buffer = if payload.is_empty() { gst::Buffer::new() } else { gst::Buffer::from_slice(payload) };
     let buffer_ref = buffer.make_mut();
-    let time = |ns: Option<u64>| ns.map(gst::ClockTime::from_nseconds);
+    let time = |ns: Option<u64>| ns.and_then(clock_time);
     buffer_ref.set_pts(time(header.pts));
     buffer_ref.set_dts(time(header.dts));
     buffer_ref.set_duration(time(header.duration));
