@@ -14,8 +14,9 @@
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
 //! `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks that refuse,
-//! `salvage` stores that are damaged, `highwater` how far they had come, `directory` and `registry` who has the store open.
+//! `salvage` and `survey` stores that are damaged, `walk` around damaged blocks, `aside` what could not be used, `highwater` how far they had come, `directory` and `registry` who has the store open.
 
+mod aside;
 mod directory;
 pub mod domains;
 mod durability;
@@ -33,9 +34,13 @@ mod retention;
 mod salvage;
 pub mod schema;
 mod stream;
+mod survey;
+mod walk;
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod tests;
 
@@ -43,12 +48,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use aside::SetAside;
 pub use domains::Domain;
 pub use durability::Durability;
 pub use error::StoreError;
 pub use log::{StoreOptions, wall_clock};
 pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
-pub use salvage::Incident;
+pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
 
@@ -118,6 +124,16 @@ impl Store {
     /// Bytes that the directory occupies.
     pub fn disk_bytes(&self) -> u64 {
         self.log().directory.disk_bytes()
+    }
+
+    /// What could not be used and is kept for a person to look at, the oldest first.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        aside::list(self.location())
+    }
+
+    /// Removes what was set aside longer ago than `age`; how many bytes that were.
+    pub fn remove_set_aside(&self, age: Duration) -> std::io::Result<u64> {
+        aside::remove_older_than(self.location(), age)
     }
 
     pub fn location(&self) -> &Path {

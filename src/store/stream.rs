@@ -8,17 +8,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DB, DBRawIterator, ReadOptions, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::Store;
 use super::durability::Durability;
 use super::error::StoreError;
 use super::extents::Span;
 use super::highwater::High;
-use super::log::{Log, apply_record, boot_time, lock};
+use super::log::{Log, boot_time, lock};
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
 use super::salvage::Incident;
 use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
+use super::survey::state_before;
+use super::walk::Walk;
 
 /// Index entries are at least this far apart, in time or in bytes.
 const INDEX_INTERVAL: u64 = 1_000_000_000;
@@ -75,8 +77,19 @@ pub struct Chunk {
     pub records: Vec<Record>,
     /// Records that did not check and were left out.
     pub damaged: Vec<Sequence>,
+    /// Stretches, both ends included, of which nothing could be read. Records may or may not have been there: the sums of the
+    /// next record tell.
+    pub unreadable: Vec<(Sequence, Sequence)>,
     /// Where the next read begins; `None` when nothing more is stored.
     pub next: Option<Sequence>,
+}
+
+impl Chunk {
+    fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
+        let end = stretches.iter().map(|stretch| stretch.1.saturating_add(1)).max();
+        self.next = self.next.max(end);
+        self.unreadable.extend(stretches);
+    }
 }
 
 /// The part of a stream that lives as long as the log.
@@ -481,24 +494,6 @@ impl Stream {
         entries
     }
 
-    fn iterate<'a>(
-        db: &'a DB,
-        extent: u32,
-        lane: Lane,
-        from: Sequence,
-        to: Sequence,
-        fill_cache: bool,
-    ) -> DBRawIterator<'a> {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
-        options.set_iterate_upper_bound(schema::key(extent, lane, to).to_vec());
-        // Read once; the cache is for the files' indexes.
-        options.fill_cache(fill_cache);
-        let mut iter = db.raw_iterator_opt(options);
-        iter.seek_to_first();
-        iter
-    }
-
     /// Records from `from` on, until `max_records` or `max_bytes` of payload are reached; at least one if there is one.
     ///
     /// # Errors
@@ -541,20 +536,20 @@ impl Stream {
         // Both lanes up to the same record: what is being written could show in the one and not in the other.
         let to = self.stream.committed.load(Ordering::Acquire).min(span.end.unwrap_or(Sequence::MAX));
         let db = self.log().db()?;
-        let mut data = Self::iterate(&db, span.extent, Lane::Data(id), from, to, false);
-        let mut state = Self::iterate(&db, span.extent, Lane::State(id), from.max(1), to, true);
-        let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
+        let mut data = Walk::new(&db, span.extent, Lane::Data(id), from, to, false);
+        let mut state = Walk::new(&db, span.extent, Lane::State(id), from.max(1), to, true);
         loop {
-            let iter = match (sequence(&data), sequence(&state)) {
+            let iter = match (data.sequence(), state.sequence()) {
                 (Some(d), Some(s)) if d < s => &mut data,
                 (_, Some(_)) => &mut state,
                 (Some(_), None) => &mut data,
                 (None, None) => break,
             };
             if chunk.records.len() >= max_records || *bytes >= max_bytes {
+                chunk.skip(data.take_skipped());
                 return Ok(true);
             }
-            if let (Some(at), Some(value)) = (sequence(iter), iter.value()) {
+            if let (Some(at), Some(value)) = (iter.sequence(), iter.value()) {
                 match record::decode(at, value.to_vec()) {
                     Ok(record) => {
                         *bytes += record.payload.len();
@@ -567,28 +562,24 @@ impl Stream {
             iter.next();
         }
         data.status().and_then(|()| state.status()).map_err(|err| self.log().failed(err))?;
+        chunk.skip(data.take_skipped());
+        chunk.skip(state.take_skipped());
         Ok(false)
     }
 
     /// The state in force just before `sequence`.
     pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
         let mut state = StateMap::new();
-        let span = self.log().extents().spans(self.stream.id, sequence, 1).first().copied();
-        let Some(span) = span else { return Ok(state) };
+        let mut extents: Vec<u32> = {
+            let extents = self.log().extents();
+            let Some(span) = extents.spans(self.stream.id, sequence, 1).first().copied() else { return Ok(state) };
+            let spans = extents.spans(self.stream.id, 0, usize::MAX).into_iter();
+            spans.map(|span| span.extent).filter(|extent| *extent < span.extent).chain([span.extent]).collect()
+        };
+        extents.reverse();
         let db = self.log().db()?;
-        let mut iter = Self::iterate(&db, span.extent, Lane::State(self.stream.id), 0, sequence, true);
-        while let Some((key, value)) = iter.item() {
-            let Some((_, _, at)) = schema::parse(key) else { break };
-            // The snapshot stands at 0.
-            if at >= sequence {
-                break;
-            }
-            if let Ok(record) = record::decode(at, value.to_vec()) {
-                apply_record(&mut state, record);
-            }
-            iter.next();
-        }
-        iter.status().map_err(|err| self.log().failed(err))?;
+        state_before(&db, self.stream.id, extents.into_iter(), sequence, &mut state)
+            .map_err(|err| self.log().failed(err))?;
         Ok(state)
     }
 
@@ -605,9 +596,9 @@ impl Stream {
                 // Beyond the end lies what an append that failed may have left.
                 let to = self.stream.committed().min(span.end.unwrap_or(Sequence::MAX));
                 let db = self.log().db()?;
-                let mut iter = Self::iterate(&db, span.extent, Lane::Index(self.stream.id), from, to, true);
-                while let Some((key, value)) = iter.item() {
-                    if let (Some((_, _, at)), Some(entry)) = (schema::parse(key), schema::decode_value(value))
+                let mut iter = Walk::new(&db, span.extent, Lane::Index(self.stream.id), from, to, true);
+                while let Some(at) = iter.sequence() {
+                    if let Some(entry) = iter.value().and_then(schema::decode_value)
                         && wanted(&entry)
                     {
                         return Ok(Some((at, entry)));
