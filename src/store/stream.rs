@@ -375,9 +375,16 @@ impl Stream {
     pub fn append(&self, first: Sequence, records: &[NewRecord<'_>]) -> Result<Mark, StoreError> {
         let start = Instant::now();
         let log = self.log();
-        log.accepts()?;
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
-        let ticket = log.enter(bytes)?;
+        let ticket = match log.accepts().and_then(|()| log.enter(bytes)) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                // The numbers are given out all the same.
+                let mut writer = lock(&self.stream.writer);
+                writer.given = writer.given.max(first.max(writer.end.sequence) + records.len() as u64);
+                return Err(error);
+            }
+        };
 
         let mut writer = lock(&self.stream.writer);
         let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };
