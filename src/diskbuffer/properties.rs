@@ -244,6 +244,11 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .blurb("What tells where a decoder can start; some hardware encoders mark every buffer as delta unit")
             .mutable_ready()
             .build(),
+        glib::ParamSpecEnum::builder_with_default("recovery", default.recovery)
+            .nick("Recovery")
+            .blurb("What is done about a store that cannot be read; what is set aside lies in \"aside\" below location")
+            .mutable_ready()
+            .build(),
         u64_property(
             "lock-timeout",
             "Lock timeout (ns)",

@@ -7,7 +7,7 @@ use gst::glib;
 use gst::prelude::*;
 
 use crate::media::keyframe::Source;
-use crate::store::{Durability as StoreDurability, Retention, StoreOptions};
+use crate::store::{Durability as StoreDurability, RecoveryMode, Retention, StoreOptions};
 
 /// What happens to buffers when a limit is reached.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -42,6 +42,20 @@ pub enum Durability {
     Interval = 2,
     #[enum_value(name = "Power: power cuts; each buffer is synced to the disk before upstream goes on", nick = "power")]
     Power = 3,
+}
+
+/// What is done about a store that cannot be read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstDiskBufferRecovery")]
+pub enum Recovery {
+    #[default]
+    #[enum_value(name = "Salvage: set the bad part aside, tell what is missing, go on with the rest", nick = "salvage")]
+    Salvage = 0,
+    #[enum_value(name = "Fail: an error, and the store stays as it is", nick = "fail")]
+    Fail = 1,
+    #[enum_value(name = "Reset: delete it and start empty; a newer format is set aside", nick = "reset")]
+    Reset = 2,
 }
 
 /// When a buffer counts as delivered.
@@ -170,12 +184,13 @@ pub enum Status {
 
 /// The enums of the properties, for the documentation of the plugin.
 #[cfg(feature = "v1_18")]
-pub fn enum_types() -> [glib::Type; 9] {
+pub fn enum_types() -> [glib::Type; 10] {
     [
         Leaky::static_type(),
         Durability::static_type(),
         AckMode::static_type(),
         Persist::static_type(),
+        Recovery::static_type(),
         OnUnnegotiable::static_type(),
         TimestampMode::static_type(),
         FlushMode::static_type(),
@@ -216,6 +231,7 @@ pub struct Settings {
     pub retention_time: u64,
     pub retention_bytes: u64,
     pub sync_interval: u64,
+    pub recovery: Recovery,
     pub lock_timeout: u64,
 }
 
@@ -255,6 +271,7 @@ impl Default for Settings {
             retention_time: 0,
             retention_bytes: 0,
             sync_interval: SECOND,
+            recovery: Recovery::default(),
             lock_timeout: 15 * SECOND,
         }
     }
@@ -282,6 +299,11 @@ impl Settings {
             min_free_bytes: self.min_free_bytes,
             limit_bytes: self.max_size_bytes,
             lock_timeout: Duration::from_nanos(self.lock_timeout),
+            recovery: match self.recovery {
+                Recovery::Salvage => RecoveryMode::Salvage,
+                Recovery::Fail => RecoveryMode::Fail,
+                Recovery::Reset => RecoveryMode::Reset,
+            },
             ..StoreOptions::default()
         }
     }
@@ -333,6 +355,7 @@ impl Settings {
             "retention-time" => self.retention_time = get(value),
             "retention-bytes" => self.retention_bytes = get(value),
             "sync-interval" => self.sync_interval = get(value),
+            "recovery" => self.recovery = get(value),
             "lock-timeout" => self.lock_timeout = get(value),
             _ => {}
         }
@@ -370,6 +393,7 @@ impl Settings {
             "retention-time" => self.retention_time.to_value(),
             "retention-bytes" => self.retention_bytes.to_value(),
             "sync-interval" => self.sync_interval.to_value(),
+            "recovery" => self.recovery.to_value(),
             "lock-timeout" => self.lock_timeout.to_value(),
             _ => return None,
         })
