@@ -8,6 +8,7 @@ mod flush;
 mod limits;
 mod outage;
 mod places;
+mod queue;
 mod restart;
 mod states;
 mod trace;
