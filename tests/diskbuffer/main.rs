@@ -10,5 +10,6 @@ mod outage;
 mod places;
 mod queue;
 mod restart;
+mod sinks;
 mod states;
 mod trace;
