@@ -219,6 +219,10 @@ impl Drop for Stop {
 
 /// Sends the film through `tail` until all pictures are received.
 fn play(film: &Film, tail: &str, receiver: &mut dyn Receiver) {
+    play_prepared(film, tail, receiver, |_| {});
+}
+
+fn play_prepared(film: &Film, tail: &str, receiver: &mut dyn Receiver, prepare: fn(&gst::Pipeline)) {
     let temp = tempfile::tempdir().unwrap();
     let text = format!(
         "diskbuffer name=buffer location=\"{}\" replay-overlap={OVERLAP} ! {tail} sync=false async=false",
@@ -236,6 +240,7 @@ fn play(film: &Film, tail: &str, receiver: &mut dyn Receiver) {
             element.set_property("auto-reconnect", false);
         }
     }
+    prepare(&pipeline);
     let mut uplink = Uplink::new(elements);
     let _stop = Stop(pipeline.clone());
     let source = gst::Pad::builder(gst::PadDirection::Src).build();
@@ -537,17 +542,31 @@ impl Server for Srt {
     }
 }
 
-fn srt_listener_leaves(at: Vec<(usize, End)>) {
+/// GStreamer 1.22: a flush takes the socket of a calling `srtsink` out of the set that it polls; from then on it returns OK and
+/// sends nothing. What an application can do about it: a probe that keeps flushes from the sink.
+fn keep_flushes_from_the_sink(pipeline: &gst::Pipeline) {
+    let pad = pipeline.by_name("sink").unwrap().static_pad("sink").unwrap();
+    // Not Drop: with that GStreamer 1.22 releases an event that the bindings have released already.
+    pad.add_probe(gst::PadProbeType::EVENT_FLUSH, |_, _| gst::PadProbeReturn::Handled);
+}
+
+fn srt_listener_leaves(at: Vec<(usize, End)>, prepare: fn(&gst::Pipeline)) {
     let port = free_port();
     let mut receiver = Recording::new(Srt { port }, at);
     let tail = format!("mpegtsmux name=mux alignment=7 ! srtsink name=sink uri=srt://127.0.0.1:{port}?mode=caller");
-    play(&film("byte-stream"), &tail, &mut receiver);
+    play_prepared(&film("byte-stream"), &tail, &mut receiver, prepare);
     receiver.finish();
 }
 
 #[test]
 fn an_srt_listener_that_leaves_and_comes_back_gets_every_picture() {
-    srt_listener_leaves(vec![(120, End::Orderly), (260, End::Orderly)]);
+    srt_listener_leaves(vec![(120, End::Orderly), (260, End::Orderly)], keep_flushes_from_the_sink);
+}
+
+#[test]
+#[ignore = "the flush at each resume silences srtsink of GStreamer 1.22 in caller mode"]
+fn an_srt_sink_goes_on_sending_when_it_is_resumed() {
+    srt_listener_leaves(vec![(120, End::Orderly)], |_| {});
 }
 
 /// nginx with its RTMP module. `scripts/test` unpacks it into a directory of its own and tells where.
@@ -644,7 +663,10 @@ mod soak {
     #[test]
     #[ignore = "long"]
     fn an_srt_listener_that_is_killed_gets_every_picture() {
-        (0..3).for_each(|round| srt_listener_leaves(vec![(100 + round, End::Killed), (250 + round, End::Killed)]));
+        for round in 0..3 {
+            let at = vec![(100 + round, End::Killed), (250 + round, End::Killed)];
+            srt_listener_leaves(at, keep_flushes_from_the_sink);
+        }
     }
 
     #[test]
