@@ -6,6 +6,7 @@ mod errors;
 mod fidelity;
 mod flush;
 mod limits;
+mod model;
 mod outage;
 mod places;
 mod queue;
