@@ -5,6 +5,7 @@ mod common;
 mod errors;
 mod fidelity;
 mod flush;
+mod kills;
 mod limits;
 mod model;
 mod outage;
