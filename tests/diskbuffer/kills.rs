@@ -126,9 +126,10 @@ fn child() {
     let src = rig.element.static_pad("src").unwrap();
     src.unlink(&rig.sinkpad).unwrap();
     src.link(&pad).unwrap();
+    // Delivery tells from here on.
+    tell("ready");
     rig.element.set_state(gst::State::Playing).unwrap();
     rig.source.set_active(true).unwrap();
-    tell("ready");
     rig.start_stream(&format!("run {run}"), &h264_caps());
     for number in run * RUN..run * RUN + 20_000 {
         if number.is_multiple_of(MARKED) {
@@ -196,11 +197,18 @@ impl Dice {
 fn kill_and_drain(dice: &mut Dice, runs: u64, longest: u64) {
     let temp = tempfile::tempdir().unwrap();
     let (mut accepted, mut delivered) = (BTreeSet::new(), BTreeSet::new());
+    let mut story = Vec::new();
     for run in 0..runs {
         let behaviour = dice.below(200);
         let victim = Victim::start(temp.path(), run, behaviour);
         std::thread::sleep(Duration::from_millis(dice.below(longest)));
-        for line in victim.kill() {
+        let told = victim.kill();
+        let all = |what: &str| -> Vec<u64> {
+            told.iter().filter_map(|line| line.strip_prefix(what)?.trim().parse().ok()).collect()
+        };
+        let ends = |all: Vec<u64>| (all.first().copied(), all.last().copied(), all.len());
+        story.push((run, behaviour, ends(all("accepted")), ends(all("delivered"))));
+        for line in told {
             match line.split_once(' ') {
                 Some(("accepted", number)) => accepted.extend(number.parse::<u64>()),
                 Some(("delivered", number)) => delivered.extend(number.parse::<u64>()),
@@ -224,7 +232,14 @@ fn kill_and_drain(dice: &mut Dice, runs: u64, longest: u64) {
         delivered.insert(number(seen));
     }
     let missing: Vec<_> = accepted.difference(&delivered).collect();
-    assert!(missing.is_empty(), "{} of {} are lost: {missing:?}", missing.len(), accepted.len());
+    let drained = (buffers.first().map(number), buffers.last().map(number), buffers.len());
+    assert!(
+        missing.is_empty(),
+        "{} of {} are lost: {missing:?}\nrun, behaviour, accepted, delivered: {story:?}\nthen {drained:?}\n{}",
+        missing.len(),
+        accepted.len(),
+        rig.element.property::<gst::Structure>("stats")
+    );
     until("all is counted", || rig.stat("pending") == 0);
     rig.check_accounts();
     assert_eq!(rig.stat("lost"), 0);
