@@ -217,6 +217,7 @@ impl DiskBuffer {
         state.sent.clear();
         state.sent_until = 0;
         state.taken_until = 0;
+        state.acknowledged_until = 0;
         state.passed = Totals::default();
         state.oldest_captured_at = None;
         state.caps = None;

@@ -159,8 +159,11 @@ impl DiskBuffer {
                 }
             }
             if state.explicit {
-                for item in state.sent.leading_events() {
-                    acknowledge_one(&mut state, &item);
+                let done = state.acknowledged_until.saturating_sub(1);
+                let mut acknowledged = state.sent.acknowledge(done);
+                acknowledged.extend(state.sent.leading_events());
+                for item in acknowledged {
+                    cut |= acknowledge_one(&mut state, &item);
                 }
             }
             state.dropped_in_flight = None;
@@ -195,9 +198,12 @@ impl DiskBuffer {
             if position < state.cursor.position {
                 return true;
             }
-            if !state.explicit || position >= state.sent_until {
+            // Downstream may acknowledge before its push returns.
+            let on_its_way = state.taken_until != Sequence::MAX && position < state.taken_until;
+            if !state.explicit || (position >= state.sent_until && !on_its_way) {
                 return false;
             }
+            state.acknowledged_until = state.acknowledged_until.max(position + 1);
             for item in state.sent.acknowledge(position) {
                 overgrown |= acknowledge_one(&mut state, &item);
             }

@@ -92,6 +92,8 @@ pub struct State {
     pub taken_until: Sequence,
     /// Everything before it was sent in this run.
     pub sent_until: Sequence,
+    /// Everything before it is acknowledged, or will be once it is sent.
+    pub acknowledged_until: Sequence,
     /// Sums of what was delivered in this run, stored or not.
     pub passed: Totals,
     /// What only memory holds is being stored.
@@ -154,6 +156,7 @@ impl Default for State {
             sent: Sent::default(),
             taken_until: 0,
             sent_until: 0,
+            acknowledged_until: 0,
             passed: Totals::default(),
             spooling: false,
             spool_at: None,

@@ -6,6 +6,7 @@ mod common;
 mod errors;
 mod fidelity;
 mod flush;
+mod giving_up;
 mod kills;
 mod limits;
 mod model;
