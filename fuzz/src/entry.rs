@@ -277,7 +277,7 @@ mod tests {
             save("records", format!("meta-{number}"), [&[kind], &meta.data[..]].concat());
         }
         let record = |body, payload: &[u8]| {
-            let header = Header { before: Default::default(), advance: 1, body };
+            let header = Header { before: Default::default(), advance: 1, arrival: Default::default(), body };
             let bytes = Encoder::default().encode(&header, &[payload]).to_vec();
             [&[1], &bytes[..bytes.len() - 4]].concat()
         };

@@ -1,7 +1,7 @@
 //! A `GstBuffer` as a record and back.
 
 use crate::media::{clock_time, meta};
-use crate::store::{BufferHeader, Payload, Sync};
+use crate::store::{Arrival, BufferHeader, Payload, Sync};
 
 /// What is said of a buffer beside its own fields.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,6 +13,8 @@ pub struct Facts {
     pub running_time: Option<i64>,
     /// ns since 1970.
     pub captured_at: i64,
+    /// When it came, if it comes from the disk.
+    pub arrival: Option<Arrival>,
 }
 
 /// `unknown` is told the names of metas that cannot be stored.
@@ -98,7 +100,7 @@ mod tests {
     fn through_the_record(buffer: &gst::Buffer) -> gst::Buffer {
         let body = Body::Buffer(header(buffer, &Facts::default(), &mut |name| panic!("{name}")));
         let record = with_payload(buffer, |parts| {
-            let header = Header { before: Default::default(), advance: 0, body };
+            let header = Header { before: Default::default(), advance: 0, arrival: Default::default(), body };
             decode(1, Encoder::default().encode(&header, parts).to_vec()).unwrap()
         })
         .unwrap();

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use rocksdb::{DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, FlushOptions, Options, WriteBatch, WriteOptions};
 
+use super::clock::{Clock, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
 use super::durability::{Commits, Durability};
@@ -18,16 +19,18 @@ use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
 use super::highwater::{Gauge, HighWater};
-use super::record::{self, Body, Header, Sequence};
+use super::record::{self, Body, Header};
 use super::retention::{LogStarts, drop_below_log_start};
-use super::salvage::{self, Incident};
-use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart, UNCLEAN_GAP};
-use super::stream::{Mark, StreamLog};
+use super::salvage::{self, Incident, RecoveryMode};
+use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart};
+use super::stream::StreamLog;
+use super::survey::{Standing, Survey, survey};
 
 /// How a store is opened. The elements that share it share these.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     pub durability: Durability,
+    pub recovery: RecoveryMode,
     /// How often [`Durability::Interval`] syncs.
     pub sync_interval: Duration,
     /// Free-space floor in bytes; kept between four memtables and a quarter of the file system.
@@ -36,16 +39,20 @@ pub struct StoreOptions {
     pub limit_bytes: u64,
     /// How long to wait for another process to let go of the store.
     pub lock_timeout: Duration,
+    /// Tells the time; tests bring their own.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             durability: Durability::Crash,
+            recovery: RecoveryMode::default(),
             sync_interval: Duration::from_secs(1),
             min_free_bytes: 1 << 30,
             limit_bytes: 0,
             lock_timeout: Duration::from_secs(15),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -64,11 +71,13 @@ pub struct Log {
     pub write_meta: WriteOptions,
     pub options: StoreOptions,
     pub session: u64,
-    boot_id: String,
+    pub time: Time,
     pub domains: Domains,
     pub work: Work,
     pub commits: Commits,
     pub fault: Fault,
+    /// Damage was met.
+    doubtful: AtomicBool,
     pub gauge: Mutex<Gauge>,
     /// What the openers of streams have to be told.
     pub incidents: Mutex<Vec<Incident>>,
@@ -164,30 +173,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// ns since 1970, as the machine believes.
-pub fn wall_clock() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
-    }
-}
-
-/// ns since the machine started, also over suspension.
-pub fn boot_time() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
-}
-
-/// An extent as found on the disk.
-#[derive(Default)]
-struct Found {
-    header: Option<ExtentHeader>,
-    starts: HashMap<u32, StreamStart>,
-    /// `None` when the value is damaged: only the newest extent's count.
-    cursors: HashMap<u32, Option<CursorRecord>>,
-    clean: Option<CleanMark>,
-}
-
 impl Log {
     /// Opens the log; on a full disk once more without the ballast.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
@@ -198,52 +183,31 @@ impl Log {
     }
 
     fn try_open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
-        let directory = Directory::claim(path, options.lock_timeout)?;
+        let (directory, mut incidents) = Directory::claim(path, options.lock_timeout, options.recovery)?;
         let limit = (options.limit_bytes > 0).then_some(options.limit_bytes / 8);
         let space = Space::new(path, options.min_free_bytes, limit)?;
         let log_starts = LogStarts::default();
-        let memtable = space.memtable();
-        let opened = salvage::open_database(&directory, options, || store_options(memtable, &log_starts))?;
-        let db = opened.db;
-        let high = HighWater::load(path);
         let mut write = WriteOptions::default();
         write.disable_wal(options.durability == Durability::None);
         write.set_sync(options.durability == Durability::Power);
 
-        let (found, headless) = scan(&db, path)?;
-        // An extent without a head takes its number all the same.
-        let last_extent = found.last().map(|f| f.0).max(headless.iter().copied().max());
-        let newest = found.last();
-        let session = newest.and_then(|(_, f)| f.header.as_ref()).map_or(0, |h| h.session) + 1;
-        // A new store has nothing to be unclean about.
-        let clean = newest.map_or(Some(CleanMark { ends: Vec::new() }), |(_, f)| f.clean.clone());
+        let high = HighWater::load(path);
+        let (db, found) = open_and_survey(&directory, options, &high, || store_options(space.memtable(), &log_starts))?;
+        incidents.extend(found.incidents);
+        let last_extent = found.extents.keys().next_back().copied().max(Some(high.extent));
+        let session = found.session;
+        // Damaged: ages then go by what this boot has seen.
+        let time = Time::new(options.clock.clone(), found.clock.unwrap_or_default());
         let mut extents = Extents::default();
-        for (id, extent) in &found {
+        for (id, extent) in found.extents.iter().filter(|(_, extent)| !extent.starts.is_empty()) {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, first.collect());
+            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
         }
-        let mut streams = HashMap::new();
-        if let Some((extent, newest)) = newest {
-            for (id, start) in &newest.starts {
-                let cursor = match newest.cursors.get(id) {
-                    Some(Some(cursor)) => *cursor,
-                    Some(None) => {
-                        let reason = format!("the cursor of stream \"{}\" does not check", start.name);
-                        return Err(StoreError::Damaged { path: path.to_owned(), reason });
-                    }
-                    None => CursorRecord::default(),
-                };
-                let (mut end, state) = tail_of(&db, path, *extent, *id, start, &cursor)?;
-                match &clean {
-                    Some(mark) => {
-                        let given = mark.ends.iter().find(|given| given.0 == *id).map_or(0, |given| given.1);
-                        end.sequence = end.sequence.max(given);
-                    }
-                    None => end.sequence += UNCLEAN_GAP,
-                }
-                streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor)));
-            }
-        }
+        let streams = found.streams.into_iter().map(|standing| {
+            let Standing { id, name, end, state, cursor, holes } = standing;
+            (id, Arc::new(StreamLog::new(id, name, end, state, cursor, holes)))
+        });
+        let streams = streams.collect();
         let id = last_extent.map_or(1, |id| id + 1);
         let log = Self {
             handle: Handle::new(db),
@@ -257,22 +221,28 @@ impl Log {
             write_meta: WriteOptions::default(),
             options: options.clone(),
             session,
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            time,
             domains: Domains::default(),
             work: Work::default(),
             commits: Commits::new(options.sync_interval),
             fault: Fault::default(),
+            doubtful: AtomicBool::new(false),
             gauge: Mutex::new(Gauge::after(&high)),
-            incidents: Mutex::new(opened.incidents),
+            incidents: Mutex::new(incidents),
             #[cfg(test)]
             abandoned: AtomicBool::new(false),
         };
         log.begin_extent(id)?;
-        log.check_headless(&headless)?;
         for stream in log.stream_list() {
-            let start = stream.cursor().resume;
-            log.log_starts.set(stream.id, start);
-            log.extents_mut().advance(stream.id, start);
+            let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();
+            let mut extents = log.extents_mut();
+            for hole in holes.iter() {
+                extents.keep(hole.extent, stream.id, hole.to, hole.kept.bytes);
+            }
+            extents.advance(stream.id, log_start);
+            extents.cover(stream.id, &holes);
+            drop(extents);
+            log.log_starts.set(stream.id, log_start, holes);
         }
         log.check_room();
         log.work.announce();
@@ -304,10 +274,16 @@ impl Log {
     }
 
     pub fn database_options(&self) -> Options {
-        store_options(self.space.memtable(), &self.log_starts)
+        let mut options = store_options(self.space.memtable(), &self.log_starts);
+        // Or a compaction that meets the damage would end all writing again.
+        options.set_paranoid_checks(!self.doubtful.load(Ordering::Relaxed));
+        options
     }
 
     pub fn failed(&self, source: rocksdb::Error) -> StoreError {
+        if source.kind() == rocksdb::ErrorKind::Corruption {
+            self.doubtful.store(true, Ordering::Relaxed);
+        }
         StoreError::database(self.directory.path(), source)
     }
 
@@ -335,7 +311,7 @@ impl Log {
     }
 
     /// Ends the extent: what was consumed of it is discarded, the rest is flushed in the background.
-    fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
+    pub fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         for stream in self.stream_list() {
             self.trim(&mut batch, switch.extent, &stream, 0);
@@ -365,25 +341,41 @@ impl Log {
     /// Writes what makes an extent readable by itself, and makes it the newest.
     fn begin_extent(&self, id: u32) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        let header = ExtentHeader { session: self.session, boot_id: self.boot_id.clone(), opened_at: wall_clock() };
+        let (arrival, wall) = self.time.now();
+        let header = ExtentHeader { session: self.session, boot: arrival.boot, opened_at: wall };
         batch.put(Meta::Header.key(id), schema::encode_value(&header));
+        self.put_clock(&mut batch, id);
         let mut first = Vec::new();
         let mut encoder = record::Encoder::default();
         for stream in self.stream_list() {
             let (end, state) = stream.written();
             let start = StreamStart { name: stream.name.clone(), first: end.sequence, totals: end.totals };
             batch.put(Meta::Start(stream.id).key(id), schema::encode_value(&start));
-            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&stream.cursor()));
+            let (cursor, holes) = stream.cursor_and_holes();
+            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&cursor));
+            if !holes.is_empty() {
+                batch.put(Meta::Holes(stream.id).key(id), schema::encode_value(&*holes));
+            }
             if !state.is_empty() {
-                let snapshot =
-                    Header { before: end.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
+                let snapshot = Header {
+                    before: end.totals,
+                    advance: 0,
+                    arrival,
+                    body: Body::Snapshot(state.into_iter().collect()),
+                };
                 batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             }
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
         self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err))?;
-        self.extents_mut().push(id, first);
+        self.extents_mut().push(id, arrival.boot, first);
         Ok(())
+    }
+
+    /// Writes down what is known of the clocks.
+    pub fn put_clock(&self, batch: &mut WriteBatch, extent: u32) {
+        let oldest = self.extents().oldest_boot().unwrap_or(0);
+        batch.put(Meta::Clock.key(extent), schema::encode_value(&self.time.record(oldest)));
     }
 
     /// Writes the cursors and all that is in memory, and marks the store as closed in order.
@@ -406,30 +398,6 @@ impl Log {
             .and_then(|()| db.flush())
             .map_err(|err| self.failed(err))
     }
-
-    /// An extent whose removal was interrupted may have lost its head. It must hold nothing that is wanted.
-    fn check_headless(&self, extents: &[u32]) -> Result<(), StoreError> {
-        let starts: HashMap<u32, Sequence> = self.stream_list().iter().map(|s| (s.id, s.cursor().resume)).collect();
-        let db = self.db()?;
-        for extent in extents {
-            let mut iter = db.raw_iterator();
-            iter.seek(schema::extent_start(*extent));
-            while let Some((id, lane, sequence)) = iter.key().and_then(schema::parse)
-                && id == *extent
-            {
-                if let Lane::Data(stream) = lane
-                    && starts.get(&stream).is_none_or(|start| sequence >= *start)
-                {
-                    let reason =
-                        format!("extent {extent} has no head, but data of stream {stream} that is not delivered");
-                    return Err(StoreError::Damaged { path: self.directory.path().to_owned(), reason });
-                }
-                iter.next();
-            }
-            iter.status().map_err(|err| self.failed(err))?;
-        }
-        Ok(())
-    }
 }
 
 /// Options of the database with all that this log adds.
@@ -439,103 +407,31 @@ fn store_options(memtable: u64, starts: &LogStarts) -> Options {
     options
 }
 
-/// Extents by number, oldest first, and the numbers of those without a head.
-type Scan = (Vec<(u32, Found)>, Vec<u32>);
-
-/// All extents, oldest first, and those without a head. Reads one meta lane each.
-fn scan(db: &DB, path: &Path) -> Result<Scan, StoreError> {
-    let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
-    let failed = |source| StoreError::database(path, source);
-    let mut extents: Vec<(u32, Found)> = Vec::new();
-    let mut headless = Vec::new();
-    let mut iter = db.raw_iterator();
-    iter.seek(schema::extent_start(0));
-    while let Some((key, value)) = iter.item() {
-        let (id, lane, sequence) = schema::parse(key).ok_or_else(|| damaged("it holds a foreign key".into()))?;
-        if lane != Lane::Meta {
-            if extents.last().is_none_or(|last| last.0 != id) {
-                headless.push(id);
-            }
-            match id.checked_add(1) {
-                Some(next) => iter.seek(schema::extent_start(next)),
-                None => break,
-            }
-            continue;
+/// The database and what it holds, by the rules of the recovery mode.
+fn open_and_survey(
+    directory: &Directory,
+    options: &StoreOptions,
+    high: &HighWater,
+    database: impl Fn() -> Options,
+) -> Result<(DB, Survey), StoreError> {
+    let path = directory.path();
+    let opened = salvage::open_database(directory, options, &database)?;
+    let mut found = survey(&opened.db, path, high, opened.doubtful)?;
+    let mut incidents = opened.incidents;
+    let mut db = opened.db;
+    match (found.damage.take(), options.recovery) {
+        (None, _) | (_, RecoveryMode::Salvage) => {}
+        (Some(reason), RecoveryMode::Fail) => return Err(StoreError::Damaged { path: path.to_owned(), reason }),
+        (Some(reason), RecoveryMode::Reset) => {
+            drop(db);
+            let opened = salvage::delete(directory, &reason, &database)?;
+            found = survey(&opened.db, path, high, true)?;
+            incidents = opened.incidents;
+            db = opened.db;
         }
-        if extents.last().is_none_or(|last| last.0 != id) {
-            extents.push((id, Found::default()));
-        }
-        let bad = || damaged(format!("the head of extent {id} does not check"));
-        if let Some((_, found)) = extents.last_mut() {
-            match Meta::from_sequence(sequence) {
-                Some(Meta::Header) => found.header = Some(schema::decode_value(value).ok_or_else(bad)?),
-                Some(Meta::Start(s)) => _ = found.starts.insert(s, schema::decode_value(value).ok_or_else(bad)?),
-                Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value)),
-                Some(Meta::Clean) => found.clean = schema::decode_value(value),
-                None => return Err(bad()),
-            }
-        }
-        iter.next();
     }
-    iter.status().map_err(failed)?;
-    headless.extend(extents.iter().filter(|(_, found)| found.header.is_none()).map(|(id, _)| *id));
-    extents.retain(|(_, found)| found.header.is_some());
-    Ok((extents, headless))
-}
-
-/// Where a stream ends in the newest extent, and the state in force there.
-fn tail_of(
-    db: &DB,
-    path: &Path,
-    extent: u32,
-    stream: u32,
-    start: &StreamStart,
-    cursor: &CursorRecord,
-) -> Result<(Mark, record::StateMap), StoreError> {
-    let failed = |source| StoreError::database(path, source);
-    let mut end = Mark { sequence: start.first.max(1), totals: start.totals };
-    if cursor.position > end.sequence {
-        end = Mark { sequence: cursor.position, totals: cursor.totals };
-    }
-    let bounded = |lane| {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(schema::key(extent, lane, 0).to_vec());
-        options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
-        db.raw_iterator_opt(options)
-    };
-    let mut last = bounded(Lane::Data(stream));
-    last.seek_to_last();
-    // A damaged last record still takes its number; the one before it tells the sums.
-    let mut taken = 0;
-    while let Some((key, value)) = last.item() {
-        let sequence = schema::parse(key).map_or(0, |k| k.2);
-        taken = taken.max(sequence + 1);
-        if sequence < end.sequence {
-            break;
-        }
-        if let Ok(record) = record::decode(sequence, value.to_vec()) {
-            end = Mark { sequence: sequence + 1, totals: record.after() };
-            break;
-        }
-        last.prev();
-    }
-    last.status().map_err(failed)?;
-    let mut state = record::StateMap::new();
-    let mut iter = bounded(Lane::State(stream));
-    iter.seek_to_first();
-    while let Some((key, value)) = iter.item() {
-        let sequence = schema::parse(key).map_or(0, |k| k.2);
-        if let Ok(record) = record::decode(sequence, value.to_vec()) {
-            if sequence >= end.sequence {
-                end = Mark { sequence: sequence + 1, totals: record.after() };
-            }
-            apply_record(&mut state, record);
-        }
-        iter.next();
-    }
-    iter.status().map_err(failed)?;
-    end.sequence = end.sequence.max(taken);
-    Ok((end, state))
+    incidents.append(&mut found.incidents);
+    Ok((db, Survey { incidents, ..found }))
 }
 
 /// Puts a record of the state lane into force.

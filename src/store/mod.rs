@@ -13,9 +13,15 @@
 //!
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
-//! `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks that refuse,
-//! `salvage` stores that are damaged, `highwater` how far they had come, `directory` and `registry` who has the store open.
+//! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
+//! accounting, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks
+//! that refuse, `salvage` and `survey` stores that are damaged, `walk` around damaged blocks, `aside` what could not be used,
+//! `highwater` how far they had come, `directory` and `registry` who has the store open.
 
+mod age;
+mod aside;
+pub mod clock;
+mod cursor;
 mod directory;
 pub mod domains;
 mod durability;
@@ -23,19 +29,26 @@ mod error;
 mod extents;
 mod fault;
 mod gate;
+mod giving_up;
 mod handle;
 mod health;
 mod highwater;
+mod holes;
 mod log;
+mod reader;
 pub mod record;
 mod registry;
 mod retention;
 mod salvage;
 pub mod schema;
 mod stream;
+mod survey;
+mod walk;
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod tests;
 
@@ -43,12 +56,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use age::Retention;
+pub use aside::SetAside;
+pub use clock::{Arrival, ClockStep, wall_clock};
+pub use cursor::Cause;
 pub use domains::Domain;
 pub use durability::Durability;
 pub use error::StoreError;
-pub use log::{StoreOptions, wall_clock};
+pub use giving_up::{GivenUp, Plan};
+pub use log::StoreOptions;
 pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
-pub use salvage::Incident;
+pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
 
@@ -90,6 +108,17 @@ impl Store {
         self.log().domains.join(self.log().session, pipeline)
     }
 
+    /// Steps of the wall clock since the store was opened, after the one numbered `after`; the latest sixteen.
+    pub fn clock_steps(&self, after: u64) -> Vec<ClockStep> {
+        self.log().time.steps(after)
+    }
+
+    /// Whether the wall clock is synchronised with anything.
+    pub fn is_clock_synced(&self) -> bool {
+        let time = &self.log().time;
+        time.corrected(time.arrival()).is_some_and(|(_, synced)| synced)
+    }
+
     /// The file system has less free space than the floor.
     pub fn is_low(&self) -> bool {
         self.log().space.is_low()
@@ -118,6 +147,16 @@ impl Store {
     /// Bytes that the directory occupies.
     pub fn disk_bytes(&self) -> u64 {
         self.log().directory.disk_bytes()
+    }
+
+    /// What could not be used and is kept for a person to look at, the oldest first.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        aside::list(self.location())
+    }
+
+    /// Removes what was set aside longer ago than `age`; how many bytes that were.
+    pub fn remove_set_aside(&self, age: Duration) -> std::io::Result<u64> {
+        aside::remove_older_than(self.location(), age)
     }
 
     pub fn location(&self) -> &Path {

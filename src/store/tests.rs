@@ -8,6 +8,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod age;
+mod giving_up;
+mod many;
+
 const SMALL: u64 = 8 << 20;
 
 fn options() -> StoreOptions {
@@ -102,7 +106,7 @@ fn a_position_is_not_used_twice_after_an_unclean_end() {
 }
 
 /// Closes the files and does nothing else: what a killed process leaves.
-fn crash(stream: Stream) {
+pub fn crash(stream: Stream) {
     stream.store().log().abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
 }
 
