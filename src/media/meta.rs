@@ -141,14 +141,12 @@ pub fn restore(buffer: &mut gst::BufferRef, metas: &[MetaRecord], lost: &mut imp
 /// A meta that points into the memory of the process that made it, where a later process finds nothing: Savant's ids of
 /// frames and batches (they name entries of its pipeline) and DeepStream's. The element belongs before `zeromq_sink`, or
 /// wherever else such metas become part of the data.
-#[allow(dead_code)]
 pub fn foreign_process(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.contains("savant") || name.contains("nvds")
 }
 
 /// A meta that keeps memory alive and says nothing to anybody: not worth a warning when it stays behind.
-#[allow(dead_code)]
 pub fn only_memory(name: &str) -> bool {
     matches!(name, "GstParentBufferMeta" | "GstGLSyncMeta")
 }

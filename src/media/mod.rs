@@ -11,9 +11,7 @@ pub mod event;
 pub mod keyframe;
 pub mod meta;
 pub mod nal;
-#[allow(dead_code)]
 pub mod position;
-#[allow(dead_code)]
 pub mod reference;
 mod text;
 
