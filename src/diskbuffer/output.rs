@@ -123,11 +123,14 @@ impl DiskBuffer {
         let Pending { mut buffer, facts, passed } = item;
         self.send_sticky(d, session, facts.running_time);
         if let Some(before) = d.skip_before {
-            if facts.leading || buffer.pts().is_some_and(|pts| pts < before) {
+            if facts.leading {
                 gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
                 return None;
             }
-            d.skip_before = None;
+            // Another slice or field of the sync point has its PTS.
+            if facts.sync != Sync::None || buffer.pts().is_none_or(|pts| pts > before) {
+                d.skip_before = None;
+            }
         }
         if d.start == Start::Discont {
             d.start = Start::Continuing;

@@ -93,6 +93,7 @@ fn an_outage_sends_again_what_is_not_acknowledged() {
     assert!(replayed[..35].iter().all(|r| !r) && replayed[35..60].iter().all(|r| *r), "{replayed:?}");
     assert!(!replayed[60..].iter().any(|r| *r));
     until("all is sent", || acknowledge(&rig, again[64]));
+    until("all is counted", || rig.stat("delivered") == 40);
     rig.check_accounts();
     assert_eq!((rig.stat("delivered"), rig.stat("pending"), rig.stat("replayed")), (40, 0, 25));
 }

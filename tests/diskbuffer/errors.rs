@@ -161,7 +161,9 @@ fn a_store_of_a_newer_format_is_set_aside_untouched() {
     let temp = tempfile::tempdir().unwrap();
     make_store(temp.path());
     let file = temp.path().join("FORMAT");
+    // A later version need not know our checksum.
     let format = std::fs::read_to_string(&file).unwrap().replace("version=1", "version=999");
+    let format = format.lines().filter(|line| !line.starts_with("check")).fold(String::new(), |all, l| all + l + "\n");
     std::fs::write(&file, &format).unwrap();
     let database = |below: &Path| {
         listing(&below.join("db")).into_values().filter_map(|(_, _, content)| content).collect::<Vec<_>>()
