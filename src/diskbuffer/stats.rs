@@ -1,6 +1,6 @@
 //! Levels, counters and messages: what the element says about itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -8,6 +8,7 @@ use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer};
 use super::state::State;
+use super::watermark::Crossed;
 use crate::store::{Count, Totals};
 
 impl DiskBuffer {
@@ -20,10 +21,9 @@ impl DiskBuffer {
         let session = self.session();
         let disk_bytes = session.as_ref().map_or(0, |s| s.stream.store().disk_bytes());
         let now = Instant::now();
-        let mut state = self.state();
-        state.count_forgotten();
+        let stall = Duration::from_nanos(self.settings().stall_timeout);
+        let state = self.state();
         let ledger = state.cursor.ledger;
-        let queued = state.tail.unstored().plus(state.unstored_out);
         let total = |totals: Totals| Count { buffers: totals.buffers, bytes: totals.bytes };
         let ratio = match state.counters.received.buffers {
             0 => 0.0,
@@ -35,22 +35,24 @@ impl DiskBuffer {
             .field("acknowledged-position", state.cursor.position.saturating_sub(1))
             .field("outages", state.counters.outages)
             .field("outage-time", outage_time.as_nanos() as u64)
+            .field("oldest-pending-age", oldest_pending_age(&state))
+            .field("drain-eta", state.drain_eta)
             .field("last-received-at", state.counters.last_received_at)
             .field("last-delivered-at", state.counters.last_delivered_at)
             .field("disk-bytes", disk_bytes)
             .field("memory-bytes", state.tail.bytes())
             .field("keyframe-ratio", ratio)
-            .field("status", status_nick(&state, now))
+            .field("status", status_nick(&state, now, stall))
             .field("last-error", state.last_error.clone().unwrap_or_default())
             .build();
         let counts = [
             ("received", state.counters.received),
             ("stored", total(state.end.totals)),
-            ("bypassed", state.counters.bypassed),
-            ("queued", queued),
-            ("rejected", state.counters.rejected),
+            ("bypassed", ledger.bypassed),
+            ("queued", total(state.tail.queued())),
+            ("rejected", ledger.rejected),
             ("delivered", ledger.delivered),
-            ("pending", total(state.level())),
+            ("pending", total(state.pending())),
             ("dropped", ledger.dropped),
             ("expired", ledger.expired),
             ("purged", ledger.purged),
@@ -98,11 +100,28 @@ impl DiskBuffer {
         });
     }
 
+    /// The level has crossed a watermark.
+    pub(super) fn tell_watermark(&self, crossed: Crossed) {
+        let Crossed { above, fraction, limit } = crossed;
+        gst::info!(
+            CAT,
+            imp = self,
+            "Level is {} at {:.0} % of {limit}",
+            if above { "high" } else { "low again" },
+            fraction * 100.0
+        );
+        self.tell("diskbuffer-watermark", |b| {
+            b.field("above", above).field("fraction", fraction).field("limit", limit)
+        });
+        self.obj().emit_by_name::<()>(super::actions::WATERMARK, &[&above]);
+    }
+
     /// The line for a person at 3 a.m.
     pub(super) fn report(&self) {
+        let stall = Duration::from_nanos(self.settings().stall_timeout);
         let state = self.state();
         let (status, level, ledger, counters) =
-            (status_nick(&state, Instant::now()), state.level(), state.cursor.ledger, state.counters);
+            (status_nick(&state, Instant::now(), stall), state.level(), state.cursor.ledger, state.counters);
         drop(state);
         gst::info!(
             CAT,
@@ -115,15 +134,22 @@ impl DiskBuffer {
             counters.received.buffers,
             ledger.delivered.buffers,
             counters.replayed.buffers,
-            ledger.dropped.buffers + counters.rejected.buffers,
+            ledger.dropped.buffers + ledger.rejected.buffers,
             ledger.lost.buffers,
             counters.outages
         );
     }
 }
 
-fn status_nick(state: &State, now: Instant) -> String {
-    let (_, value) = glib::EnumValue::from_value(&state.status(now).to_value())
-        .map_or((String::new(), String::new()), |(_, value)| (String::new(), value.nick().to_owned()));
-    value
+fn status_nick(state: &State, now: Instant, stall: Duration) -> String {
+    glib::EnumValue::from_value(&state.status(now, stall).to_value())
+        .map_or(String::new(), |(_, value)| value.nick().to_owned())
+}
+
+/// ns since the oldest undelivered buffer came; 0 when there is none.
+fn oldest_pending_age(state: &State) -> u64 {
+    match state.oldest_captured_at {
+        Some(at) if state.level().buffers > 0 => u64::try_from(crate::store::wall_clock() - at).unwrap_or(0),
+        _ => 0,
+    }
 }

@@ -4,15 +4,15 @@
 //! pads end with it. The others pass once. An event whose content cannot be written down (a TOC, a message) passes from
 //! memory only and leaves a mark.
 
-use std::str::FromStr;
-
 use bitcode::{Decode, Encode};
 use gst::glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_full};
 
 use crate::media::nal::ParameterSets;
+use crate::media::text;
 use crate::store::{Clears, Slot};
 
 /// What an event becomes in the log.
+#[derive(Debug, Clone)]
 pub struct Coded {
     pub place: Place,
     pub bytes: Vec<u8>,
@@ -178,13 +178,7 @@ fn to_stored(event: &gst::EventRef) -> Stored {
                 tags: stream.tags().map(|tags| tags.to_string()),
             }),
         },
-        gst::EventView::Caps(e) => {
-            let text = e.caps().to_string();
-            match gst::Caps::from_str(&text) {
-                Ok(caps) if *caps == *e.caps() => Stored::Caps(text),
-                _ => mark(),
-            }
-        }
+        gst::EventView::Caps(e) => text::of_caps(e.caps()).map_or_else(mark, Stored::Caps),
         gst::EventView::Segment(e) => Stored::Segment(StoredSegment::from(e.segment())),
         gst::EventView::Tag(e) => {
             Stored::Tag { tags: e.tag().to_string(), global: e.tag().scope() == gst::TagScope::Global }
@@ -202,15 +196,11 @@ fn to_stored(event: &gst::EventRef) -> Stored {
         // They hold objects.
         gst::EventView::Toc(_) | gst::EventView::SinkMessage(_) | gst::EventView::StreamCollection(_) => mark(),
         _ => {
-            let structure = event.structure().map(|s| s.to_string()).unwrap_or_default();
-            let same = match (gst::Structure::from_str(&structure), event.structure()) {
-                (Ok(back), Some(original)) => *back == *original,
-                (_, None) => true,
-                _ => false,
+            let structure = match event.structure().map(text::of_structure) {
+                Some(None) => return mark(),
+                Some(Some(text)) => text,
+                None => String::new(),
             };
-            if !same {
-                return mark();
-            }
             Stored::Structure { kind: rank(event.type_()), structure, running_time_offset: event.running_time_offset() }
         }
     }
@@ -219,11 +209,12 @@ fn to_stored(event: &gst::EventRef) -> Stored {
 fn from_stored(stored: Stored) -> Option<gst::Event> {
     Some(match stored {
         Stored::StreamStart { id, flags, group, stream } => {
-            let mut builder = gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::from_bits_truncate(flags));
+            let mut builder =
+                gst::event::StreamStart::builder(text::clean(&id)?).flags(gst::StreamFlags::from_bits_truncate(flags));
             if let Some(stream) = stream {
                 let restored = gst::Stream::new(
-                    stream.id.as_deref(),
-                    stream.caps.and_then(|caps| gst::Caps::from_str(&caps).ok()).as_ref(),
+                    stream.id.as_deref().and_then(text::clean),
+                    stream.caps.and_then(|caps| text::caps(&caps)).as_ref(),
                     gst::StreamType::from_bits_truncate(stream.kind),
                     gst::StreamFlags::from_bits_truncate(stream.flags),
                 );
@@ -235,7 +226,7 @@ fn from_stored(stored: Stored) -> Option<gst::Event> {
             }
             with_group_id(&builder.build(), group)
         }
-        Stored::Caps(caps) => gst::event::Caps::new(&gst::Caps::from_str(&caps).ok()?),
+        Stored::Caps(caps) => gst::event::Caps::new(&text::caps(&caps)?),
         Stored::Segment(segment) => segment.event()?,
         Stored::Tag { tags, global } => {
             let mut tags = tag_list(&tags)?;
@@ -262,7 +253,7 @@ fn from_stored(stored: Stored) -> Option<gst::Event> {
         Stored::Eos => gst::event::Eos::new(),
         Stored::StreamGroupDone => gst::event::StreamGroupDone::new(gst::GroupId::next()),
         Stored::Structure { kind, structure, running_time_offset } => {
-            let structure = if structure.is_empty() { None } else { Some(gst::Structure::from_str(&structure).ok()?) };
+            let structure = if structure.is_empty() { None } else { Some(text::structure(&structure)?) };
             let mut event = with_structure(kind, structure)?;
             event.make_mut().set_running_time_offset(running_time_offset);
             event
@@ -272,6 +263,7 @@ fn from_stored(stored: Stored) -> Option<gst::Event> {
 }
 
 fn tag_list(text: &str) -> Option<gst::TagList> {
+    let text = text::clean(text).filter(|text| text.starts_with("taglist"))?;
     // SAFETY: the text is a C string for the time of the call; what is returned is ours.
     unsafe {
         let list = gst::ffi::gst_tag_list_new_from_string(text.to_glib_none().0);
@@ -362,15 +354,16 @@ pub fn next_group_id() -> u32 {
 }
 
 /// The same SEGMENT, with its running time later by `offset` ns.
-pub fn later(event: &gst::Event, offset: u64) -> gst::Event {
+pub fn later(event: &gst::Event, offset: i64) -> gst::Event {
     if let gst::EventView::Segment(e) = event.view()
-        && offset > 0
+        && offset != 0
         && let Some(segment) = e.segment().downcast_ref::<gst::ClockTime>()
     {
         let mut segment = segment.clone();
-        let base = segment.base().unwrap_or(gst::ClockTime::ZERO);
-        segment.set_base(base.saturating_add(gst::ClockTime::from_nseconds(offset)));
-        return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
+        // Earlier than its base allows cuts off the front; what cannot be shifted at all stays.
+        if segment.offset_running_time(offset).is_ok() {
+            return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
+        }
     }
     event.clone()
 }

@@ -3,8 +3,16 @@
 //! What goes in comes out equal (payload, timestamps, offsets, flags, sticky and custom events); what cannot be written
 //! down says so and passes from memory only.
 
-mod bits;
+pub(crate) mod bits;
 pub mod buffer;
+#[cfg(test)]
+mod clips;
 pub mod event;
 pub mod keyframe;
+pub mod meta;
 pub mod nal;
+#[allow(dead_code)]
+pub mod position;
+#[allow(dead_code)]
+pub mod reference;
+mod text;

@@ -8,9 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::clock::wall_clock;
 use super::directory;
 use super::error::StoreError;
-use super::log::wall_clock;
 
 pub const ASIDE: &str = "aside";
 

@@ -5,7 +5,9 @@
 //! then, and files that hold nothing of the table's extents can go.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
+use super::holes::Holes;
 use super::record::Sequence;
 
 /// Where a stream stands at the start of an extent.
@@ -19,10 +21,14 @@ pub struct First {
 #[derive(Debug)]
 struct Entry {
     id: u32,
+    /// Number of the boot in which it was opened.
+    boot: u32,
     /// Of every stream known when the extent was opened, by stream.
     first: Vec<(u32, First)>,
     /// Streams with records in it that may still be wanted, with their payload bytes. Only once a later extent exists.
     live: Vec<(u32, u64)>,
+    /// What was kept of thinned stretches: stream, end of the stretch, bytes.
+    kept: Vec<(u32, Sequence, u64)>,
     /// Payload bytes when it was closed.
     bytes: u64,
     /// Compacted already: nothing more to gain.
@@ -30,6 +36,10 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_dead(&self) -> bool {
+        self.live.is_empty() && self.kept.is_empty()
+    }
+
     fn first(&self, stream: u32) -> Option<First> {
         self.first.binary_search_by_key(&stream, |f| f.0).ok().map(|at| self.first[at].1)
     }
@@ -42,6 +52,10 @@ pub struct Extents {
     log_start: HashMap<u32, Sequence>,
     /// Extent up to which a stream has no live records: each is looked at once.
     passed: HashMap<u32, u32>,
+    /// Holes that were taken account of, and the newest extent then.
+    covered: HashMap<u32, (Arc<Holes>, u32)>,
+    /// Some extent has kept records of a thinned stretch.
+    any_kept: bool,
 }
 
 /// A stretch of one extent that a reader has to look at.
@@ -68,7 +82,7 @@ const MAX_RUN: u32 = 16;
 
 impl Extents {
     /// Opens an extent; the one before it is closed with it.
-    pub fn push(&mut self, id: u32, mut first: Vec<(u32, First)>) {
+    pub fn push(&mut self, id: u32, boot: u32, mut first: Vec<(u32, First)>) {
         first.sort_unstable_by_key(|f| f.0);
         if let Some(last) = self.entries.back_mut() {
             for (stream, next) in &first {
@@ -82,7 +96,25 @@ impl Extents {
                 }
             }
         }
-        self.entries.push_back(Entry { id, first, live: Vec::new(), bytes: 0, compacted: false });
+        self.entries.push_back(Entry {
+            id,
+            boot,
+            first,
+            live: Vec::new(),
+            kept: Vec::new(),
+            bytes: 0,
+            compacted: false,
+        });
+    }
+
+    /// The first boot of which there are records.
+    pub fn oldest_boot(&self) -> Option<u32> {
+        self.entries.front().map(|e| e.boot)
+    }
+
+    /// Where a stream stands at the start of the newest extent.
+    pub fn newest_first(&self, stream: u32) -> Option<Sequence> {
+        self.entries.back()?.first(stream).map(|first| first.sequence)
     }
 
     /// Whether the newest extent can hold records of the stream.
@@ -126,6 +158,13 @@ impl Extents {
             .collect()
     }
 
+    /// The extents with something of `stream` up to the one in which `sequence` lies, in order.
+    pub fn up_to(&self, stream: u32, sequence: Sequence) -> Vec<u32> {
+        let Some(last) = self.spans(stream, sequence, 1).first().map(|span| span.extent) else { return Vec::new() };
+        let spans = self.spans(stream, 0, usize::MAX).into_iter();
+        spans.map(|span| span.extent).filter(|extent| *extent < last).chain([last]).collect()
+    }
+
     /// Nothing of `stream` below `sequence` is wanted any more.
     pub fn advance(&mut self, stream: u32, sequence: Sequence) {
         let start = self.log_start.entry(stream).or_default();
@@ -133,6 +172,12 @@ impl Extents {
             return;
         }
         *start = sequence;
+        if self.any_kept {
+            for entry in &mut self.entries {
+                entry.kept.retain(|kept| kept.0 != stream || kept.1 > sequence);
+            }
+            self.any_kept = self.entries.iter().any(|entry| !entry.kept.is_empty());
+        }
         let passed = self.passed.get(&stream).copied().unwrap_or(0);
         let mut index = self.entries.partition_point(|e| e.id < passed);
         // Extents from before the stream hold nothing of it.
@@ -145,18 +190,75 @@ impl Extents {
         }
     }
 
+    /// An extent holds what was kept of a stretch of `stream` that ends before `to`.
+    pub fn keep(&mut self, extent: u32, stream: u32, to: Sequence, bytes: u64) {
+        if let Some(entry) = self.entries.iter_mut().find(|e| e.id == extent) {
+            entry.kept.push((stream, to, bytes));
+            entry.bytes += bytes;
+            self.any_kept = true;
+        }
+    }
+
+    /// Nothing of `stream` in these stretches is wanted in its first place any more.
+    pub fn cover(&mut self, stream: u32, holes: &Arc<Holes>) {
+        let newest = self.newest().unwrap_or(0);
+        let known = self.covered.get(&stream).is_some_and(|(was, at)| Arc::ptr_eq(was, holes) && *at == newest);
+        if known || (holes.is_empty() && !self.covered.contains_key(&stream)) {
+            return;
+        }
+        for index in 0..self.entries.len().saturating_sub(1) {
+            let (Some(first), Some(next)) = (self.first(index, stream), self.first(index + 1, stream)) else {
+                continue;
+            };
+            let numbers = next.sequence.saturating_sub(first.sequence);
+            let covered = holes.covered(first.sequence, next.sequence);
+            let entry = &mut self.entries[index];
+            let Some(at) = entry.live.iter().position(|live| live.0 == stream).filter(|_| covered > 0) else {
+                continue;
+            };
+            if covered >= numbers {
+                entry.live.swap_remove(at);
+            } else {
+                let bytes = next.bytes.saturating_sub(first.bytes);
+                let left = (u128::from(bytes) * u128::from(numbers - covered) / u128::from(numbers)) as u64;
+                // Worth another look at whether there is something to gain.
+                entry.compacted &= left >= entry.live[at].1;
+                entry.live[at].1 = left.min(entry.live[at].1);
+            }
+        }
+        self.covered.insert(stream, (holes.clone(), newest));
+    }
+
+    /// Extents in which records of the stretch were appended.
+    pub fn within(&self, stream: u32, from: Sequence, to: Sequence) -> Vec<u32> {
+        let range = self.locate(stream, from)..self.entries.len();
+        let begins_before = |index: &usize| self.first(*index, stream).is_none_or(|first| first.sequence < to);
+        range.take_while(begins_before).map(|index| self.entries[index].id).collect()
+    }
+
+    /// Extents that hold what was kept of a thinned stretch of the stream.
+    pub fn keepers(&self, stream: u32) -> Vec<u32> {
+        self.entries.iter().filter(|e| e.kept.iter().any(|kept| kept.0 == stream)).map(|e| e.id).collect()
+    }
+
+    /// Whether all extents from `first` to `last` are in the table.
+    pub fn all_within(&self, first: u32, last: u32) -> bool {
+        let index = self.entries.partition_point(|e| e.id < first);
+        self.entries.range(index..).take_while(|e| e.id <= last).count() as u64 == u64::from(last - first) + 1
+    }
+
     fn closed(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().take(self.entries.len().saturating_sub(1))
     }
 
     pub fn has_dead(&self) -> bool {
-        self.closed().any(|e| e.live.is_empty())
+        self.closed().any(Entry::is_dead)
     }
 
     /// Forgets the dead extents.
     pub fn drop_dead(&mut self) {
         let newest = self.entries.back().map(|e| e.id);
-        self.entries.retain(|e| Some(e.id) == newest || !e.live.is_empty());
+        self.entries.retain(|e| Some(e.id) == newest || !e.is_dead());
     }
 
     /// Whether one of the extents from `first` to `last` is in the table.
@@ -176,7 +278,7 @@ impl Extents {
         let mut current: Option<(Run, u64)> = None;
         let mut length = 0;
         for entry in self.closed() {
-            let live: u64 = entry.live.iter().map(|l| l.1).sum();
+            let live = entry.live.iter().map(|l| l.1).sum::<u64>() + entry.kept.iter().map(|kept| kept.2).sum::<u64>();
             if entry.compacted || live > entry.bytes / 4 || length == MAX_RUN {
                 (current, length) = (None, 0);
                 if entry.compacted || live > entry.bytes / 4 {
@@ -214,10 +316,10 @@ mod tests {
 
     fn table() -> Extents {
         let mut extents = Extents::default();
-        extents.push(1, first(&[(1, 1)]));
-        extents.push(2, first(&[(1, 10), (2, 1)]));
-        extents.push(4, first(&[(1, 20), (2, 1)]));
-        extents.push(5, first(&[(1, 30), (2, 5)]));
+        extents.push(1, 1, first(&[(1, 1)]));
+        extents.push(2, 1, first(&[(1, 10), (2, 1)]));
+        extents.push(4, 1, first(&[(1, 20), (2, 1)]));
+        extents.push(5, 1, first(&[(1, 30), (2, 5)]));
         extents
     }
 
@@ -256,10 +358,10 @@ mod tests {
     #[test]
     fn a_stream_that_came_later_is_not_held_up_by_extents_from_before_it() {
         let mut extents = Extents::default();
-        extents.push(1, first(&[(1, 1)]));
-        extents.push(2, first(&[(1, 10)]));
-        extents.push(3, first(&[(1, 10), (2, 1)]));
-        extents.push(4, first(&[(1, 10), (2, 50)]));
+        extents.push(1, 1, first(&[(1, 1)]));
+        extents.push(2, 1, first(&[(1, 10)]));
+        extents.push(3, 1, first(&[(1, 10), (2, 1)]));
+        extents.push(4, 1, first(&[(1, 10), (2, 50)]));
         extents.advance(2, 50);
         extents.drop_dead();
         assert_eq!(ids(&extents), [1, 4], "stream 1 is stalled in extent 1");
@@ -269,7 +371,7 @@ mod tests {
     fn a_stalled_stream_makes_extents_mostly_dead() {
         let mut extents = Extents::default();
         for id in 1..=5u32 {
-            extents.push(id, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
+            extents.push(id, 1, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
         }
         assert_eq!(extents.mostly_dead(1), None);
         extents.advance(1, 400);
@@ -284,7 +386,7 @@ mod tests {
     fn a_run_is_bounded() {
         let mut extents = Extents::default();
         for id in 1..=40u32 {
-            extents.push(id, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
+            extents.push(id, 1, first(&[(1, u64::from(id) * 100), (2, u64::from(id))]));
         }
         extents.advance(1, 4000);
         let run = extents.mostly_dead(1);

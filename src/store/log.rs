@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rocksdb::{DB, FlushOptions, Options, WriteBatch, WriteOptions};
 
+use super::clock::{Clock, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
 use super::durability::{Commits, Durability};
@@ -21,7 +22,7 @@ use super::highwater::{Gauge, HighWater};
 use super::record::{self, Body, Header};
 use super::retention::{LogStarts, drop_below_log_start};
 use super::salvage::{self, Incident, RecoveryMode};
-use super::schema::{self, CleanMark, ExtentHeader, Lane, Meta, StreamStart};
+use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart};
 use super::stream::StreamLog;
 use super::survey::{Standing, Survey, survey};
 
@@ -38,6 +39,8 @@ pub struct StoreOptions {
     pub limit_bytes: u64,
     /// How long to wait for another process to let go of the store.
     pub lock_timeout: Duration,
+    /// Tells the time; tests bring their own.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Default for StoreOptions {
@@ -49,6 +52,7 @@ impl Default for StoreOptions {
             min_free_bytes: 1 << 30,
             limit_bytes: 0,
             lock_timeout: Duration::from_secs(15),
+            clock: Arc::new(SystemClock),
         }
     }
 }
@@ -67,7 +71,7 @@ pub struct Log {
     pub write_meta: WriteOptions,
     pub options: StoreOptions,
     pub session: u64,
-    boot_id: String,
+    pub time: Time,
     pub domains: Domains,
     pub work: Work,
     pub commits: Commits,
@@ -169,20 +173,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// ns since 1970, as the machine believes.
-pub fn wall_clock() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
-    }
-}
-
-/// ns since the machine started, also over suspension.
-pub fn boot_time() -> u64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    (time.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(time.tv_nsec as u64)
-}
-
 impl Log {
     /// Opens the log; on a full disk once more without the ballast.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
@@ -206,14 +196,15 @@ impl Log {
         incidents.extend(found.incidents);
         let last_extent = found.extents.keys().next_back().copied().max(Some(high.extent));
         let session = found.session;
+        let time = Time::new(options.clock.clone(), found.clock);
         let mut extents = Extents::default();
         for (id, extent) in found.extents.iter().filter(|(_, extent)| !extent.starts.is_empty()) {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, first.collect());
+            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
         }
         let streams = found.streams.into_iter().map(|standing| {
-            let Standing { id, name, end, state, cursor } = standing;
-            (id, Arc::new(StreamLog::new(id, name, end, state, cursor)))
+            let Standing { id, name, end, state, cursor, holes } = standing;
+            (id, Arc::new(StreamLog::new(id, name, end, state, cursor, holes)))
         });
         let streams = streams.collect();
         let id = last_extent.map_or(1, |id| id + 1);
@@ -229,7 +220,7 @@ impl Log {
             write_meta: WriteOptions::default(),
             options: options.clone(),
             session,
-            boot_id: std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned(),
+            time,
             domains: Domains::default(),
             work: Work::default(),
             commits: Commits::new(options.sync_interval),
@@ -242,9 +233,15 @@ impl Log {
         };
         log.begin_extent(id)?;
         for stream in log.stream_list() {
-            let start = stream.cursor().resume;
-            log.log_starts.set(stream.id, start);
-            log.extents_mut().advance(stream.id, start);
+            let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();
+            let mut extents = log.extents_mut();
+            for hole in holes.iter() {
+                extents.keep(hole.extent, stream.id, hole.to, hole.kept.bytes);
+            }
+            extents.advance(stream.id, log_start);
+            extents.cover(stream.id, &holes);
+            drop(extents);
+            log.log_starts.set(stream.id, log_start, holes);
         }
         log.check_room();
         log.work.announce();
@@ -313,7 +310,7 @@ impl Log {
     }
 
     /// Ends the extent: what was consumed of it is discarded, the rest is flushed in the background.
-    fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
+    pub fn switch(&self, switch: Switch<'_>) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
         for stream in self.stream_list() {
             self.trim(&mut batch, switch.extent, &stream, 0);
@@ -343,25 +340,41 @@ impl Log {
     /// Writes what makes an extent readable by itself, and makes it the newest.
     fn begin_extent(&self, id: u32) -> Result<(), StoreError> {
         let mut batch = WriteBatch::default();
-        let header = ExtentHeader { session: self.session, boot_id: self.boot_id.clone(), opened_at: wall_clock() };
+        let (arrival, wall) = self.time.now();
+        let header = ExtentHeader { session: self.session, boot: arrival.boot, opened_at: wall };
         batch.put(Meta::Header.key(id), schema::encode_value(&header));
+        self.put_clock(&mut batch, id);
         let mut first = Vec::new();
         let mut encoder = record::Encoder::default();
         for stream in self.stream_list() {
             let (end, state) = stream.written();
             let start = StreamStart { name: stream.name.clone(), first: end.sequence, totals: end.totals };
             batch.put(Meta::Start(stream.id).key(id), schema::encode_value(&start));
-            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&stream.cursor()));
+            let (cursor, holes) = stream.cursor_and_holes();
+            batch.put(Meta::Cursor(stream.id).key(id), schema::encode_value(&cursor));
+            if !holes.is_empty() {
+                batch.put(Meta::Holes(stream.id).key(id), schema::encode_value(&*holes));
+            }
             if !state.is_empty() {
-                let snapshot =
-                    Header { before: end.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
+                let snapshot = Header {
+                    before: end.totals,
+                    advance: 0,
+                    arrival,
+                    body: Body::Snapshot(state.into_iter().collect()),
+                };
                 batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             }
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
         self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err))?;
-        self.extents_mut().push(id, first);
+        self.extents_mut().push(id, arrival.boot, first);
         Ok(())
+    }
+
+    /// Writes down what is known of the clocks.
+    pub fn put_clock(&self, batch: &mut WriteBatch, extent: u32) {
+        let oldest = self.extents().oldest_boot().unwrap_or(0);
+        batch.put(Meta::Clock.key(extent), schema::encode_value(&self.time.record(oldest)));
     }
 
     /// Writes the cursors and all that is in memory, and marks the store as closed in order.

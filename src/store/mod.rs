@@ -13,10 +13,15 @@
 //!
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
-//! `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks that refuse,
-//! `salvage` and `survey` stores that are damaged, `walk` around damaged blocks, `aside` what could not be used, `highwater` how far they had come, `directory` and `registry` who has the store open.
+//! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
+//! accounting, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks
+//! that refuse, `salvage` and `survey` stores that are damaged, `walk` around damaged blocks, `aside` what could not be used,
+//! `highwater` how far the streams had come, `directory` and `registry` who has the store open.
 
+mod age;
 mod aside;
+pub mod clock;
+mod cursor;
 mod directory;
 pub mod domains;
 mod durability;
@@ -24,10 +29,13 @@ mod error;
 mod extents;
 mod fault;
 mod gate;
+mod giving_up;
 mod handle;
 mod health;
 mod highwater;
+mod holes;
 mod log;
+mod reader;
 pub mod record;
 mod registry;
 mod retention;
@@ -48,12 +56,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use age::Retention;
 pub use aside::SetAside;
+pub use clock::{Arrival, ClockStep, wall_clock};
+pub use cursor::{Cause, Pass};
 pub use domains::Domain;
 pub use durability::Durability;
 pub use error::StoreError;
-pub use log::{StoreOptions, wall_clock};
-pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
+pub use giving_up::{GivenUp, Plan};
+pub use log::StoreOptions;
+pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
 pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
@@ -94,6 +106,11 @@ impl Store {
     /// Enters the running-time domain of a pipeline: the same for all its streams in this store.
     pub fn join_domain(&self, pipeline: u64) -> Arc<Domain> {
         self.log().domains.join(self.log().session, pipeline)
+    }
+
+    /// Steps of the wall clock since the store was opened, after the one numbered `after`; the latest sixteen.
+    pub fn clock_steps(&self, after: u64) -> Vec<ClockStep> {
+        self.log().time.steps(after)
     }
 
     /// The file system has less free space than the floor.

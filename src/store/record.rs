@@ -6,6 +6,7 @@
 
 use bitcode::{Decode, Encode};
 
+use super::clock::Arrival;
 use super::schema::VALUE_VERSION;
 
 /// Position of a record in its stream. Grows by one from record to record; jumps after an unclean end.
@@ -115,6 +116,7 @@ pub struct Header {
     pub before: Totals,
     /// Media time in ns that it adds to the sums.
     pub advance: u64,
+    pub arrival: Arrival,
     pub body: Body,
 }
 
@@ -162,6 +164,7 @@ pub struct Record {
     pub sequence: Sequence,
     pub before: Totals,
     pub advance: u64,
+    pub arrival: Arrival,
     pub body: Body,
     pub payload: Payload,
 }
@@ -243,6 +246,7 @@ pub fn decode(sequence: Sequence, value: Vec<u8>) -> Result<Record, RecordError>
         sequence,
         before: header.before,
         advance: header.advance,
+        arrival: header.arrival,
         body: header.body,
         payload: Payload { value, start, end },
     })
@@ -295,7 +299,12 @@ mod tests {
             proptest::collection::vec((slot, proptest::collection::vec(any::<u8>(), 0..9)), 0..4)
                 .prop_map(Body::Snapshot),
         ];
-        (totals, body).prop_map(|(before, body)| Header { before, advance: before.time / 2, body })
+        (totals, body).prop_map(|(before, body)| Header {
+            before,
+            advance: before.time / 2,
+            arrival: Arrival { boot: before.bytes as u32, time: before.buffers },
+            body,
+        })
     }
 
     proptest! {
@@ -311,6 +320,7 @@ mod tests {
             let record = decode(sequence, bytes).unwrap();
             prop_assert_eq!(record.sequence, sequence);
             prop_assert_eq!((record.before, record.advance), (header.before, header.advance));
+            prop_assert_eq!(record.arrival, header.arrival);
             prop_assert_eq!(record.body, header.body);
             prop_assert_eq!(record.payload.as_ref(), parts.concat());
         }

@@ -22,10 +22,11 @@ use rocksdb::{Options, WriteBatch};
 
 use super::error::StoreError;
 use super::extents::Run;
+use super::holes::Holes;
 use super::log::{Log, StoreOptions, lock};
 use super::record::Sequence;
 use super::schema::{self, Lane, Meta};
-use super::stream::StreamLog;
+use super::stream::{Head, StreamLog};
 
 /// How long a cursor may be unsaved.
 const CURSOR_DELAY: Duration = Duration::from_millis(100);
@@ -37,6 +38,9 @@ const SWEEPS: u32 = 10;
 const TRIMS_PER_MEMTABLE: u64 = 64;
 /// Memtables' worth of reclaimable space that justifies a compaction.
 const COMPACT_MEMTABLES: u64 = 4;
+
+/// Log start and holes of a stream.
+pub type Start = (u32, Sequence, Arc<Holes>);
 
 /// An open log and the thread that tends it.
 pub struct OpenStore {
@@ -80,23 +84,28 @@ impl Drop for OpenStore {
 fn keep(log: &Log) {
     // What an earlier process left half done is looked for too.
     let mut sweeps = SWEEPS;
+    let mut ages = None;
     loop {
-        let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some();
-        let tenders = log.stream_list();
-        let again = tenders
+        let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some() || log.has_unerased();
+        let streams = log.stream_list();
+        let again = streams
             .iter()
             .filter_map(|stream| stream.tend())
             .chain(busy.then_some(RETRY))
+            .chain(ages)
             .chain(log.commits.next_tick())
             .chain(log.fault.next_attempt())
             .min();
         if !log.work.wait(CURSOR_DELAY, again) {
             break;
         }
+        ages = log.retire();
         // A disk that refuses now is tried again with the next change; the writer reports it.
         let _ = log.recover();
         let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
         log.note_flushed();
+        // What is not erased now is tried again.
+        let _ = log.erase();
         log.work.finished(tended.is_ok());
         if tended.is_ok() && !log.space.is_low() {
             log.compact();
@@ -121,12 +130,13 @@ impl Log {
     }
 
     fn advance(&self, sweeps: &mut u32) -> Result<(), StoreError> {
-        let starts = self.resumes();
+        let starts = self.starts();
         self.save_cursors(false)?;
         let dead = {
             let mut extents = self.extents_mut();
-            for (id, start) in &starts {
+            for (id, start, holes) in &starts {
                 extents.advance(*id, *start);
+                extents.cover(*id, holes);
             }
             extents.has_dead()
         };
@@ -141,22 +151,26 @@ impl Log {
 
     /// Whether files wait to be removed.
     pub fn has_consumed_extents(&self) -> bool {
-        let starts = self.resumes();
+        let starts = self.starts();
         let mut extents = self.extents_mut();
-        starts.iter().for_each(|(id, start)| extents.advance(*id, *start));
+        starts.iter().for_each(|(id, start, _)| extents.advance(*id, *start));
         extents.has_dead()
     }
 
-    /// Log starts to go by. Asked for before the cursors are saved, so that the saved ones are no older.
-    fn resumes(&self) -> Vec<(u32, Sequence)> {
-        self.stream_list().iter().map(|stream| (stream.id, stream.cursor().resume)).collect()
+    /// Log starts and holes to go by. Asked for before the cursors are saved, so that the saved ones are no older.
+    pub fn starts(&self) -> Vec<Start> {
+        let start = |stream: &Arc<StreamLog>| {
+            let (cursor, holes) = stream.cursor_and_holes();
+            (stream.id, cursor.log_start, holes)
+        };
+        self.stream_list().iter().map(start).collect()
     }
 
     /// Writes the cursors that moved and trims the newest extent behind them; all of it when `everything`. Called by the
     /// thread that tends the log, or after its end: cursors are written in the order in which they move.
     pub fn save_cursors(&self, everything: bool) -> Result<(), StoreError> {
         let streams = self.stream_list();
-        if !everything && !streams.iter().any(|stream| stream.is_dirty()) {
+        if !everything && !self.time.is_unsaved() && !streams.iter().any(|stream| stream.is_dirty()) {
             return Ok(());
         }
         let min_bytes = self.space.memtable() / TRIMS_PER_MEMTABLE / streams.len().max(1) as u64;
@@ -164,16 +178,23 @@ impl Log {
         let ticket = self.enter(0)?;
         let moved: Vec<_> = streams.iter().filter_map(|s| Some((s, s.take_dirty()?))).collect();
         let mut batch = WriteBatch::default();
-        for (stream, cursor) in &moved {
-            batch.put(Meta::Cursor(stream.id).key(ticket.extent), schema::encode_value(cursor));
+        for (stream, head) in &moved {
+            self.put_head(&mut batch, ticket.extent, stream, head);
+        }
+        let clock = self.time.take_unsaved();
+        if clock || everything {
+            self.put_clock(&mut batch, ticket.extent);
         }
         for stream in &streams {
             self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
         }
         let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err)));
         if written.is_err() {
-            for (stream, _) in moved {
-                stream.set_dirty();
+            if clock {
+                self.time.set_unsaved();
+            }
+            for (stream, head) in moved {
+                stream.put_back(head);
             }
         }
         written
@@ -182,19 +203,36 @@ impl Log {
     /// Covers what `stream` has consumed of the newest extent, when it is worth `min_bytes`. The cursor that allows it is
     /// written with it: no crash can leave the one without the other.
     pub fn trim(&self, batch: &mut WriteBatch, extent: u32, stream: &StreamLog, min_bytes: u64) {
-        if let Some((from, cursor)) = stream.begin_trim(min_bytes) {
-            batch.put(Meta::Cursor(stream.id).key(extent), schema::encode_value(&cursor));
+        if let Some((from, head)) = stream.begin_trim(min_bytes) {
+            self.put_head(batch, extent, stream, &head);
             for lane in [Lane::Data(stream.id), Lane::Index(stream.id)] {
-                batch.delete_range(schema::key(extent, lane, from), schema::key(extent, lane, cursor.resume));
+                batch.delete_range(schema::key(extent, lane, from), schema::key(extent, lane, head.cursor.log_start));
+            }
+        }
+    }
+
+    /// Writes cursor and holes, and covers what new holes have given up of the newest extent.
+    fn put_head(&self, batch: &mut WriteBatch, extent: u32, stream: &StreamLog, head: &Head) {
+        batch.put(Meta::Cursor(stream.id).key(extent), schema::encode_value(&head.cursor));
+        if let Some(holes) = &head.holes {
+            batch.put(Meta::Holes(stream.id).key(extent), schema::encode_value(&**holes));
+        }
+        let first = self.extents().newest_first(stream.id).unwrap_or(0);
+        let id = stream.id;
+        for hole in &head.fresh {
+            let appended = (hole.to > first).then_some([Lane::Data(id), Lane::Index(id)]);
+            let kept = hole.purged.then_some([Lane::ThinData(id), Lane::ThinIndex(id)]);
+            for lane in appended.into_iter().chain(kept).flatten() {
+                batch.delete_range(schema::key(extent, lane, hole.from), schema::key(extent, lane, hole.to));
             }
         }
     }
 
     /// Has the log starts on the disk itself, so that files below them can go. The saved cursors carry them.
-    fn sync_log_starts(&self, starts: &[(u32, Sequence)]) -> Result<(), StoreError> {
+    pub fn sync_log_starts(&self, starts: &[Start]) -> Result<(), StoreError> {
         self.sync_wal()?;
-        for (id, start) in starts {
-            self.log_starts.set(*id, *start);
+        for (id, start, holes) in starts {
+            self.log_starts.set(*id, *start, holes.clone());
         }
         Ok(())
     }
@@ -241,7 +279,7 @@ impl Log {
         };
         // An earlier process may have done it already.
         if on_disk > run.live.saturating_mul(2) {
-            let starts = self.resumes();
+            let starts = self.starts();
             if self.save_cursors(false).and_then(|()| self.sync_log_starts(&starts)).is_err() {
                 return;
             }
@@ -252,13 +290,13 @@ impl Log {
     }
 }
 
-/// Log starts that are on the disk; the compaction filter goes by them.
+/// Log starts and holes that are on the disk; the compaction filter goes by them.
 #[derive(Clone, Default)]
-pub struct LogStarts(Arc<Mutex<HashMap<u32, Sequence>>>);
+pub struct LogStarts(Arc<Mutex<HashMap<u32, (Sequence, Arc<Holes>)>>>);
 
 impl LogStarts {
-    pub fn set(&self, stream: u32, sequence: Sequence) {
-        lock(&self.0).insert(stream, sequence);
+    pub fn set(&self, stream: u32, sequence: Sequence, holes: Arc<Holes>) {
+        lock(&self.0).insert(stream, (sequence, holes));
     }
 }
 
@@ -268,7 +306,7 @@ pub fn drop_below_log_start(options: &mut Options, starts: &LogStarts) {
 
 struct FilterFactory(LogStarts);
 
-struct Filter(HashMap<u32, Sequence>);
+struct Filter(HashMap<u32, (Sequence, Arc<Holes>)>);
 
 const FILTER_NAME: &CStr = c"streambuffer.log-start";
 
@@ -288,7 +326,18 @@ impl CompactionFilter for Filter {
     fn filter(&mut self, _level: u32, key: &[u8], _value: &[u8]) -> Decision {
         match schema::parse(key) {
             Some((_, Lane::Data(stream) | Lane::Index(stream), sequence))
-                if self.0.get(&stream).is_some_and(|start| sequence < *start) =>
+                if self
+                    .0
+                    .get(&stream)
+                    .is_some_and(|(start, holes)| sequence < *start || holes.at(sequence).is_some()) =>
+            {
+                Decision::Remove
+            }
+            // A hole that was cut anew has its records in another extent.
+            Some((extent, Lane::ThinData(stream) | Lane::ThinIndex(stream), sequence))
+                if self.0.get(&stream).is_some_and(|(start, holes)| {
+                    sequence < *start || holes.at(sequence).is_none_or(|hole| hole.purged || hole.extent != extent)
+                }) =>
             {
                 Decision::Remove
             }

@@ -6,16 +6,18 @@
 //!
 //! | lane | second field | sequence field | value |
 //! |---|---|---|---|
-//! | meta | 0 | kind and stream | [`ExtentHeader`], [`StreamStart`], [`CursorRecord`], the clean mark |
+//! | meta | 0 | kind and stream | [`ExtentHeader`], [`StreamStart`], [`CursorRecord`], the clean mark, the clock record, [`Holes`](super::holes::Holes) |
 //! | data | stream | sequence | record: buffer or event |
 //! | state | stream with bit 30 | sequence | record: snapshot of the state at the extent's start, then each change of it |
 //! | index | stream with bit 31 | sequence | [`IndexEntry`] of a sync point |
+//! | thinned data, state, index | the same with bit 29 | sequence | what was kept of stretches that were thinned or purged in other extents: see `holes` |
 //!
 //! Each extent carries all that is needed to read it: the open of a store reads one meta lane per extent, and the newest
 //! one tells the cursors. Nothing is overwritten across extents.
 
 use bitcode::{Decode, Encode};
 
+use super::clock::Arrival;
 use super::record::{Sync, Totals};
 
 /// Version of the directory's format, in the file `FORMAT`. Raised when an older reader could not cope.
@@ -32,6 +34,7 @@ pub const MAX_STREAMS: u32 = 1 << 20;
 
 pub type Key = [u8; 16];
 
+const THIN_BIT: u32 = 1 << 29;
 const STATE_BIT: u32 = 1 << 30;
 const INDEX_BIT: u32 = 1 << 31;
 
@@ -41,6 +44,9 @@ pub enum Lane {
     Data(u32),
     State(u32),
     Index(u32),
+    ThinData(u32),
+    ThinState(u32),
+    ThinIndex(u32),
 }
 
 impl Lane {
@@ -50,15 +56,22 @@ impl Lane {
             Lane::Data(stream) => stream,
             Lane::State(stream) => stream | STATE_BIT,
             Lane::Index(stream) => stream | INDEX_BIT,
+            Lane::ThinData(stream) => stream | THIN_BIT,
+            Lane::ThinState(stream) => stream | STATE_BIT | THIN_BIT,
+            Lane::ThinIndex(stream) => stream | INDEX_BIT | THIN_BIT,
         }
     }
 
     fn from_field(field: u32) -> Self {
-        match field {
-            0 => Lane::Meta,
-            f if f & INDEX_BIT != 0 => Lane::Index(f & !INDEX_BIT),
-            f if f & STATE_BIT != 0 => Lane::State(f & !STATE_BIT),
-            f => Lane::Data(f),
+        let stream = field & !(THIN_BIT | STATE_BIT | INDEX_BIT);
+        match (field, field & INDEX_BIT != 0, field & STATE_BIT != 0, field & THIN_BIT != 0) {
+            (0, ..) => Lane::Meta,
+            (_, true, _, false) => Lane::Index(stream),
+            (_, true, _, true) => Lane::ThinIndex(stream),
+            (_, _, true, false) => Lane::State(stream),
+            (_, _, true, true) => Lane::ThinState(stream),
+            (_, _, _, true) => Lane::ThinData(stream),
+            (_, _, _, false) => Lane::Data(stream),
         }
     }
 }
@@ -98,6 +111,8 @@ pub enum Meta {
     Start(u32),
     Cursor(u32),
     Clean,
+    Clock,
+    Holes(u32),
 }
 
 impl Meta {
@@ -107,6 +122,8 @@ impl Meta {
             Meta::Start(stream) => (1, stream),
             Meta::Cursor(stream) => (2, stream),
             Meta::Clean => (3, 0),
+            Meta::Clock => (4, 0),
+            Meta::Holes(stream) => (5, stream),
         };
         key(extent, Lane::Meta, (kind << 32) | u64::from(stream))
     }
@@ -118,6 +135,8 @@ impl Meta {
             1 => Some(Meta::Start(stream)),
             2 => Some(Meta::Cursor(stream)),
             3 => Some(Meta::Clean),
+            4 => Some(Meta::Clock),
+            5 => Some(Meta::Holes(stream)),
             _ => None,
         }
     }
@@ -134,8 +153,8 @@ pub struct CleanMark {
 pub struct ExtentHeader {
     /// How often the store was opened, this one included.
     pub session: u64,
-    /// Boot of the machine in which the extent was opened; boot times of different boots do not compare.
-    pub boot_id: String,
+    /// Boot of the machine in which the extent was opened, as the clock record numbers it.
+    pub boot: u32,
     /// ns since 1970, as the machine believed.
     pub opened_at: i64,
 }
@@ -157,9 +176,15 @@ pub struct CursorRecord {
     pub position: u64,
     /// Everything before `position`.
     pub totals: Totals,
-    /// Sync point from which a consumer that comes back has to be fed; the log start.
+    /// Sync point from which a consumer that comes back has to be fed.
     pub resume: u64,
     pub ledger: Ledger,
+    /// First record that is kept, at or before `resume`. The store's own, as what follows.
+    pub log_start: u64,
+    /// Payload bytes before it, or before the cursor when nothing delivered is kept.
+    pub log_start_bytes: u64,
+    /// ns; what the stream's owner asked for last.
+    pub max_age: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
@@ -207,8 +232,7 @@ pub struct IndexEntry {
     pub running_time: Option<i64>,
     /// ns since 1970 at arrival, as the machine believed.
     pub captured_at: i64,
-    /// ns of CLOCK_BOOTTIME at arrival; compares only within the boot of the extent's header.
-    pub boot_time: u64,
+    pub arrival: Arrival,
 }
 
 /// A small value with the version byte and a checksum around it.
@@ -239,13 +263,16 @@ mod tests {
     proptest! {
         #[test]
         fn keys_sort_by_extent_lane_stream_sequence(
-            a in (any::<u32>(), 1..MAX_STREAMS, any::<u64>(), 0..3),
-            b in (any::<u32>(), 1..MAX_STREAMS, any::<u64>(), 0..3),
+            a in (any::<u32>(), 1..MAX_STREAMS, any::<u64>(), 0..6),
+            b in (any::<u32>(), 1..MAX_STREAMS, any::<u64>(), 0..6),
         ) {
             let lane = |kind, stream| match kind {
                 0 => Lane::Data(stream),
-                1 => Lane::State(stream),
-                _ => Lane::Index(stream),
+                1 => Lane::ThinData(stream),
+                2 => Lane::State(stream),
+                3 => Lane::ThinState(stream),
+                4 => Lane::Index(stream),
+                _ => Lane::ThinIndex(stream),
             };
             let (ka, kb) = (key(a.0, lane(a.3, a.1), a.2), key(b.0, lane(b.3, b.1), b.2));
             prop_assert_eq!(ka.cmp(&kb), (a.0, a.3, a.1, a.2).cmp(&(b.0, b.3, b.1, b.2)));

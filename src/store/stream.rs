@@ -1,4 +1,4 @@
-//! One stream of a store: append, read, state as of a position, cursor.
+//! One stream of a store: append, cursor, handles. How it is read is in `reader`.
 //!
 //! One writer at a time (the streaming thread that feeds it), one reader, anybody for the levels. Appending takes no lock
 //! while the disk works.
@@ -11,16 +11,16 @@ use std::time::{Duration, Instant};
 use rocksdb::WriteBatch;
 
 use super::Store;
+use super::age::{Retention, Start};
+use super::clock::Arrival;
 use super::durability::Durability;
 use super::error::StoreError;
-use super::extents::Span;
 use super::highwater::High;
-use super::log::{Log, boot_time, lock};
+use super::holes::{Hole, Holes};
+use super::log::{Log, lock};
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
 use super::salvage::Incident;
 use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
-use super::survey::state_before;
-use super::walk::Walk;
 
 /// Index entries are at least this far apart, in time or in bytes.
 const INDEX_INTERVAL: u64 = 1_000_000_000;
@@ -32,8 +32,6 @@ const OVERHEAD: u64 = 128;
 const ENCODER_KEEP: usize = 4 << 20;
 /// How long a caller waits for the disk to take the cursors.
 const PATIENCE: Duration = Duration::from_millis(400);
-/// Extents that a reader looks at in one go.
-const SPANS: usize = 64;
 
 /// A position in a stream and the sums of all before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -85,7 +83,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
+    pub fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
         let end = stretches.iter().map(|stretch| stretch.1.saturating_add(1)).max();
         self.next = self.next.max(end);
         self.unreadable.extend(stretches);
@@ -96,13 +94,13 @@ impl Chunk {
 pub struct StreamLog {
     pub id: u32,
     pub name: String,
-    attached: AtomicBool,
+    pub(super) attached: AtomicBool,
     /// Everything below is written: a reader goes no further, or it could overtake a record that is on its way.
-    committed: AtomicU64,
+    pub(super) committed: AtomicU64,
     /// Everything below survives a power cut.
     durable: AtomicU64,
     writer: Mutex<Writer>,
-    progress: Mutex<Progress>,
+    pub(super) progress: Mutex<Progress>,
     tended: Mutex<Tended>,
 }
 
@@ -120,22 +118,68 @@ struct Writer {
     indexed: Option<(u64, u64)>,
 }
 
-struct Progress {
-    cursor: CursorRecord,
-    dirty: bool,
+#[derive(Default)]
+pub(super) struct Progress {
+    pub cursor: CursorRecord,
+    pub dirty: bool,
     trimmed: Trimmed,
+    pub retention: Retention,
+    pub start: Start,
+    pub holes: Arc<Holes>,
+    pub holes_dirty: bool,
+    /// Holes of which the records in the newest extent are not covered yet.
+    pub fresh: Vec<Hole>,
+}
+
+/// What is written down of a stream when its cursor is.
+pub struct Head {
+    pub cursor: CursorRecord,
+    /// When they changed.
+    pub holes: Option<Arc<Holes>>,
+    pub fresh: Vec<Hole>,
+}
+
+impl Progress {
+    /// Without retention the log start is the resume point.
+    pub fn settle_log_start(&mut self) {
+        if !self.retention.keeps_delivered() {
+            self.cursor.log_start = self.cursor.resume;
+            self.cursor.log_start_bytes = self.cursor.totals.bytes;
+        }
+    }
+
+    /// The cursor, and the holes with it: sums of the one hold with the other only.
+    fn take_head(&mut self) -> Head {
+        let start = self.cursor.log_start;
+        if self.holes.has_below(start) {
+            Arc::make_mut(&mut self.holes).forget(start);
+            self.holes_dirty = true;
+        }
+        let holes = mem::take(&mut self.holes_dirty).then(|| self.holes.clone());
+        Head { cursor: self.cursor, holes, fresh: mem::take(&mut self.fresh) }
+    }
+
+    /// Puts a hole in, with the cursor as it is after it.
+    pub fn cut(&mut self, hole: Hole, cursor: &CursorRecord) {
+        let CursorRecord { log_start, log_start_bytes, max_age, .. } = self.cursor;
+        self.cursor = CursorRecord { log_start, log_start_bytes, max_age, ..*cursor };
+        Arc::make_mut(&mut self.holes).cut(hole);
+        self.fresh.push(hole);
+        self.holes_dirty = true;
+        self.dirty = true;
+    }
 }
 
 /// How far the newest extent was trimmed.
 #[derive(Clone, Copy, Default)]
 pub struct Trimmed {
     pub sequence: Sequence,
-    /// Bytes before the cursor then.
+    /// Bytes before it, or before the cursor, then.
     pub bytes: u64,
 }
 
 impl StreamLog {
-    pub fn new(id: u32, name: String, end: Mark, state: StateMap, cursor: CursorRecord) -> Self {
+    pub fn new(id: u32, name: String, end: Mark, state: StateMap, cursor: CursorRecord, holes: Holes) -> Self {
         Self {
             id,
             name,
@@ -151,7 +195,7 @@ impl StreamLog {
                 encoder: Encoder::default(),
                 indexed: None,
             }),
-            progress: Mutex::new(Progress { cursor, dirty: false, trimmed: Trimmed::default() }),
+            progress: Mutex::new(Progress { cursor, holes: Arc::new(holes), ..Progress::default() }),
             tended: Mutex::default(),
         }
     }
@@ -188,6 +232,12 @@ impl StreamLog {
         (writer.end, writer.state.clone())
     }
 
+    /// The state in force at `sequence` if nothing stored comes after it: what is not stored may have changed it.
+    pub fn state_at_end(&self, sequence: Sequence) -> Option<StateMap> {
+        let writer = lock(&self.writer);
+        (sequence >= writer.end.sequence).then(|| writer.state.clone())
+    }
+
     pub fn committed(&self) -> Sequence {
         self.committed.load(Ordering::Acquire)
     }
@@ -198,35 +248,66 @@ impl StreamLog {
 
     /// Where it stands, for the high-water file.
     pub fn high(&self) -> High {
-        let cursor = self.cursor();
+        let (cursor, holes) = self.cursor_and_holes();
         let writer = lock(&self.writer);
-        let (end, given) = (writer.end, writer.given);
-        High { id: self.id, name: self.name.clone(), end: end.sequence, totals: end.totals, given, cursor }
+        let (Mark { sequence: end, totals }, given) = (writer.end, writer.given);
+        High { id: self.id, name: self.name.clone(), end, totals, given, cursor, holes: Holes::clone(&holes) }
+    }
+
+    pub fn written_mark(&self) -> Mark {
+        lock(&self.writer).end
     }
 
     pub fn is_dirty(&self) -> bool {
         lock(&self.progress).dirty
     }
 
-    /// The cursor if it moved since it was last taken.
-    pub fn take_dirty(&self) -> Option<CursorRecord> {
+    /// Cursor and holes if they changed since they were last taken.
+    pub fn take_dirty(&self) -> Option<Head> {
         let mut progress = lock(&self.progress);
-        mem::take(&mut progress.dirty).then_some(progress.cursor)
+        mem::take(&mut progress.dirty).then(|| progress.take_head())
     }
 
-    /// The cursor could not be saved after all.
+    /// The head could not be saved after all.
+    pub fn put_back(&self, head: Head) {
+        let mut progress = lock(&self.progress);
+        progress.dirty = true;
+        progress.holes_dirty |= head.holes.is_some();
+        progress.fresh.extend(head.fresh);
+    }
+
+    /// Something is to be saved although nothing changed.
     pub fn set_dirty(&self) {
         lock(&self.progress).dirty = true;
     }
 
-    /// Exchanges the trim mark when the cursor is `min_bytes` past it: where it was, and the cursor to which it moved.
-    pub fn begin_trim(&self, min_bytes: u64) -> Option<(Sequence, CursorRecord)> {
+    pub fn holes(&self) -> Arc<Holes> {
+        lock(&self.progress).holes.clone()
+    }
+
+    /// Cursor and holes as they are, of the same moment.
+    pub fn cursor_and_holes(&self) -> (CursorRecord, Arc<Holes>) {
+        let progress = lock(&self.progress);
+        (progress.cursor, progress.holes.clone())
+    }
+
+    /// The bytes of the purged holes in these stretches are gone from the disk.
+    pub fn set_erased(&self, which: &[(Sequence, Sequence)]) {
         let mut progress = lock(&self.progress);
-        let Progress { cursor, trimmed, .. } = &mut *progress;
-        let due = cursor.resume > trimmed.sequence && cursor.totals.bytes >= trimmed.bytes + min_bytes;
+        Arc::make_mut(&mut progress.holes).set_erased(which);
+        progress.holes_dirty = true;
+        progress.dirty = true;
+    }
+
+    /// Exchanges the trim mark when the log start is `min_bytes` past it: where it was, and the cursor to which it moved.
+    pub fn begin_trim(&self, min_bytes: u64) -> Option<(Sequence, Head)> {
+        let mut progress = lock(&self.progress);
+        let CursorRecord { log_start, log_start_bytes, .. } = progress.cursor;
+        let trimmed = progress.trimmed;
+        let due = log_start > trimmed.sequence && log_start_bytes >= trimmed.bytes + min_bytes;
         due.then(|| {
-            let from = mem::replace(trimmed, Trimmed { sequence: cursor.resume, bytes: cursor.totals.bytes });
-            (from.sequence, *cursor)
+            progress.trimmed = Trimmed { sequence: log_start, bytes: log_start_bytes };
+            (trimmed.sequence, progress.take_head())
         })
     }
 }
@@ -255,6 +336,7 @@ impl Stream {
                 Some(stream) if stream.attached.load(Ordering::Relaxed) => return Err(in_use()),
                 Some(stream) => {
                     stream.attached.store(true, Ordering::Relaxed);
+                    lock(&stream.progress).retention = Retention::default();
                     stream.clone()
                 }
                 None => {
@@ -263,8 +345,9 @@ impl Stream {
                         return Err(StoreError::TooManyStreams { path: path() });
                     }
                     let end = Mark { sequence: 1, totals: Totals::default() };
-                    let cursor = CursorRecord { position: 1, resume: 1, ..CursorRecord::default() };
-                    let stream = Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor));
+                    let cursor = CursorRecord { position: 1, resume: 1, log_start: 1, ..CursorRecord::default() };
+                    let stream =
+                        Arc::new(StreamLog::new(id, name.to_owned(), end, StateMap::new(), cursor, Holes::default()));
                     stream.attached.store(true, Ordering::Relaxed);
                     streams.insert(id, stream.clone());
                     stream
@@ -292,8 +375,12 @@ impl Stream {
         Ok(())
     }
 
-    fn log(&self) -> &Log {
+    pub(super) fn log(&self) -> &Log {
         self.store.log()
+    }
+
+    pub(super) fn parts(&self) -> (&Log, &StreamLog) {
+        (self.store.log(), &self.stream)
     }
 
     pub fn store(&self) -> &Store {
@@ -324,6 +411,7 @@ impl Stream {
     }
 
     /// The state in force at the end.
+    #[cfg(test)]
     pub fn state(&self) -> StateMap {
         lock(&self.stream.writer).state.clone()
     }
@@ -338,7 +426,53 @@ impl Stream {
         self.stream.cursor()
     }
 
-    /// Moves the cursor; it is saved within 100 ms. What lies before its `resume` may be gone from then on.
+    /// Keeps delivered data for replay and sets the age at which data goes. To be called before the cursor is first moved:
+    /// until then nothing is kept that was delivered.
+    pub fn set_retention(&self, retention: Retention) {
+        let mut progress = lock(&self.stream.progress);
+        progress.retention = retention;
+        progress.cursor.max_age = u64::try_from(retention.max_age.as_nanos()).unwrap_or(u64::MAX);
+        progress.start = Start::default();
+        progress.settle_log_start();
+        progress.dirty = true;
+        drop(progress);
+        self.log().work.announce();
+    }
+
+    /// Where pending data would have to begin for nothing to be older than `max_age`: the first sync point that is young
+    /// enough, the end when there is none; `None` when nothing is too old. Looks from the resume point on, so the answer may
+    /// lie before the cursor: [`CursorRecord::skip`] does what is right then too.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn expired_until(&self, max_age: Duration) -> Result<Option<Mark>, StoreError> {
+        self.log().expired_until(&self.stream, max_age)
+    }
+
+    /// How long ago the oldest pending record came; `None` when nothing is pending.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn oldest_pending_age(&self) -> Result<Option<Duration>, StoreError> {
+        let arrival = self.log().arrival_at(&self.stream, self.cursor().position)?;
+        Ok(arrival.map(|arrival| self.log().time.age(arrival)))
+    }
+
+    /// When a record came: ns since 1970, corrected for steps of the clock since, and whether that clock was synchronised.
+    /// Of a boot that nothing is known of it is what the machine `believed` then.
+    pub fn captured_at(&self, arrival: Arrival, believed: i64) -> (i64, bool) {
+        self.log().time.corrected(arrival).unwrap_or((believed, false))
+    }
+
+    /// How long ago a record came; steps of the clock do not change it.
+    pub fn age(&self, arrival: Arrival) -> Duration {
+        self.log().time.age(arrival)
+    }
+
+    /// Moves the cursor; it is saved within 100 ms. What lies before its `resume` may be gone from then on, unless
+    /// [`Stream::set_retention`] keeps it.
     pub fn set_cursor(&self, cursor: CursorRecord) {
         let mut progress = lock(&self.stream.progress);
         if progress.cursor == cursor {
@@ -346,7 +480,9 @@ impl Stream {
         }
         // What lies before a resume may be gone: it never goes back.
         let resume = cursor.resume.max(progress.cursor.resume);
-        progress.cursor = CursorRecord { resume, ..cursor };
+        let CursorRecord { log_start, log_start_bytes, max_age, .. } = progress.cursor;
+        progress.cursor = CursorRecord { resume, log_start, log_start_bytes, max_age, ..cursor };
+        progress.settle_log_start();
         progress.dirty = true;
         drop(progress);
         self.log().work.announce();
@@ -376,6 +512,10 @@ impl Stream {
         let start = Instant::now();
         let log = self.log();
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
+        let arrival = log.time.arrival();
+        if log.time.is_unsaved() {
+            log.work.announce();
+        }
         let ticket = match log.accepts().and_then(|()| log.enter(bytes)) {
             Ok(ticket) => ticket,
             Err(error) => {
@@ -388,7 +528,7 @@ impl Stream {
 
         let mut writer = lock(&self.stream.writer);
         let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };
-        let index = self.index_entries(&mut writer, before, records);
+        let index = self.index_entries(&mut writer, before, arrival, records);
         let mut encoder = mem::take(&mut writer.encoder);
         let whole = writer.state_unwritten.then(|| writer.state.clone());
         let stored = writer.end.sequence;
@@ -396,7 +536,7 @@ impl Stream {
         drop(writer);
 
         let snapshot = whole.map(|state| (before.sequence.saturating_sub(1).max(stored), state));
-        let written = self.write(log, ticket.extent, before, records, &index, snapshot, &mut encoder);
+        let written = self.write(log, ticket.extent, before, arrival, records, &index, snapshot, &mut encoder);
         encoder.shrink(ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
         writer.encoder = encoder;
@@ -430,6 +570,7 @@ impl Stream {
         log: &Log,
         extent: u32,
         mut at: Mark,
+        arrival: Arrival,
         records: &[NewRecord<'_>],
         index: &[(Sequence, IndexEntry)],
         snapshot: Option<(Sequence, StateMap)>,
@@ -440,7 +581,8 @@ impl Stream {
         let several = records.len() > 1 || !index.is_empty() || snapshot.is_some();
         let mut batch = several.then(WriteBatch::default);
         if let (Some(batch), Some((sequence, state))) = (&mut batch, snapshot) {
-            let header = Header { before: at.totals, advance: 0, body: Body::Snapshot(state.into_iter().collect()) };
+            let body = Body::Snapshot(state.into_iter().collect());
+            let header = Header { before: at.totals, advance: 0, arrival, body };
             batch.put(schema::key(extent, Lane::State(id), sequence), encoder.encode(&header, &[]));
         }
         for record in records {
@@ -448,7 +590,7 @@ impl Stream {
                 Body::State { .. } | Body::Snapshot(_) => Lane::State(id),
                 Body::Buffer(_) | Body::Event => Lane::Data(id),
             };
-            let header = Header { before: at.totals, advance: record.advance, body: record.body.clone() };
+            let header = Header { before: at.totals, advance: record.advance, arrival, body: record.body.clone() };
             let bytes = encoder.encode(&header, record.payload);
             let key = schema::key(extent, lane, at.sequence);
             match &mut batch {
@@ -472,6 +614,7 @@ impl Stream {
         &self,
         writer: &mut Writer,
         mut at: Mark,
+        arrival: Arrival,
         records: &[NewRecord<'_>],
     ) -> Vec<(Sequence, IndexEntry)> {
         let mut entries = Vec::new();
@@ -479,7 +622,7 @@ impl Stream {
             if let Body::Buffer(header) = &record.body
                 && header.sync != Sync::None
             {
-                let now = boot_time();
+                let now = arrival.time;
                 let due = writer
                     .indexed
                     .is_none_or(|(time, bytes)| now >= time + INDEX_INTERVAL || at.totals.bytes >= bytes + INDEX_BYTES);
@@ -490,7 +633,7 @@ impl Stream {
                         sync: header.sync,
                         running_time: header.running_time,
                         captured_at: header.captured_at,
-                        boot_time: now,
+                        arrival,
                     };
                     entries.push((at.sequence, entry));
                 }
@@ -499,126 +642,6 @@ impl Stream {
             at.totals = at.totals.plus(record.contribution());
         }
         entries
-    }
-
-    /// Records from `from` on, until `max_records` or `max_bytes` of payload are reached; at least one if there is one.
-    ///
-    /// # Errors
-    ///
-    /// The disk could not be read. Damaged records are no error: they are left out and listed.
-    pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
-        let mut chunk = Chunk::default();
-        let mut from = from.max(self.cursor().resume);
-        let mut bytes = 0;
-        loop {
-            let spans = self.log().extents().spans(self.stream.id, from, SPANS);
-            let exhausted = spans.last().is_none_or(|span| span.end.is_none());
-            for span in spans {
-                from = from.max(span.first);
-                let full = self.read_span(span, from, max_records, max_bytes, &mut bytes, &mut chunk)?;
-                if full {
-                    return Ok(chunk);
-                }
-                if let Some(end) = span.end {
-                    from = end;
-                }
-            }
-            if exhausted {
-                return Ok(chunk);
-            }
-        }
-    }
-
-    /// Reads one extent, both lanes in order of their sequence; true when the limits are reached.
-    fn read_span(
-        &self,
-        span: Span,
-        from: Sequence,
-        max_records: usize,
-        max_bytes: usize,
-        bytes: &mut usize,
-        chunk: &mut Chunk,
-    ) -> Result<bool, StoreError> {
-        let id = self.stream.id;
-        // Both lanes up to the same record: what is being written could show in the one and not in the other.
-        let to = self.stream.committed.load(Ordering::Acquire).min(span.end.unwrap_or(Sequence::MAX));
-        let db = self.log().db()?;
-        let mut data = Walk::new(&db, span.extent, Lane::Data(id), from, to, false);
-        let mut state = Walk::new(&db, span.extent, Lane::State(id), from.max(1), to, true);
-        loop {
-            let iter = match (data.sequence(), state.sequence()) {
-                (Some(d), Some(s)) if d < s => &mut data,
-                (_, Some(_)) => &mut state,
-                (Some(_), None) => &mut data,
-                (None, None) => break,
-            };
-            if chunk.records.len() >= max_records || *bytes >= max_bytes {
-                chunk.skip(data.take_skipped());
-                return Ok(true);
-            }
-            if let (Some(at), Some(value)) = (iter.sequence(), iter.value()) {
-                match record::decode(at, value.to_vec()) {
-                    Ok(record) => {
-                        *bytes += record.payload.len();
-                        chunk.records.push(record);
-                    }
-                    Err(_) => chunk.damaged.push(at),
-                }
-                chunk.next = Some(at + 1);
-            }
-            iter.next();
-        }
-        data.status().and_then(|()| state.status()).map_err(|err| self.log().failed(err))?;
-        chunk.skip(data.take_skipped());
-        chunk.skip(state.take_skipped());
-        Ok(false)
-    }
-
-    /// The state in force just before `sequence`.
-    pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
-        let mut state = StateMap::new();
-        let mut extents: Vec<u32> = {
-            let extents = self.log().extents();
-            let Some(span) = extents.spans(self.stream.id, sequence, 1).first().copied() else { return Ok(state) };
-            let spans = extents.spans(self.stream.id, 0, usize::MAX).into_iter();
-            spans.map(|span| span.extent).filter(|extent| *extent < span.extent).chain([span.extent]).collect()
-        };
-        extents.reverse();
-        let db = self.log().db()?;
-        state_before(&db, self.stream.id, extents.into_iter(), sequence, &mut state)
-            .map_err(|err| self.log().failed(err))?;
-        Ok(state)
-    }
-
-    /// The first indexed sync point after `sequence` of which `wanted` approves.
-    pub fn next_sync(
-        &self,
-        sequence: Sequence,
-        wanted: impl Fn(&IndexEntry) -> bool,
-    ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
-        let mut from = sequence + 1;
-        loop {
-            let spans = self.log().extents().spans(self.stream.id, from, SPANS);
-            for span in &spans {
-                // Beyond the end lies what an append that failed may have left.
-                let to = self.stream.committed().min(span.end.unwrap_or(Sequence::MAX));
-                let db = self.log().db()?;
-                let mut iter = Walk::new(&db, span.extent, Lane::Index(self.stream.id), from, to, true);
-                while let Some(at) = iter.sequence() {
-                    if let Some(entry) = iter.value().and_then(schema::decode_value)
-                        && wanted(&entry)
-                    {
-                        return Ok(Some((at, entry)));
-                    }
-                    iter.next();
-                }
-                iter.status().map_err(|err| self.log().failed(err))?;
-            }
-            match spans.last().and_then(|span| span.end) {
-                Some(end) if spans.len() == SPANS => from = end,
-                _ => return Ok(None),
-            }
-        }
     }
 
     /// Whether the disk takes data.

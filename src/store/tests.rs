@@ -8,6 +8,10 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod age;
+mod giving_up;
+mod many;
+
 const SMALL: u64 = 8 << 20;
 
 fn options() -> StoreOptions {

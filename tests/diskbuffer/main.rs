@@ -1,5 +1,6 @@
 //! `diskbuffer` through pipelines and harnesses, by behaviour.
 
+mod acknowledge;
 mod alone;
 mod common;
 mod errors;
@@ -9,5 +10,7 @@ mod limits;
 mod outage;
 mod places;
 mod restart;
+mod settings;
+mod spill;
 mod states;
 mod trace;
