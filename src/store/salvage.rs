@@ -4,7 +4,7 @@
 //! in it, or says clearly what stands in the way; what is missing is reported; what was not used is kept in `aside`.
 //! Cheapest first:
 //!
-//! 1. As always: an end of the log that was cut off is no damage.
+//! 1. As always: an end of the log that was cut off is no damage. Frames that RocksDB would not get past are mended before.
 //! 2. `CURRENT` is written anew when it does not name the manifest that is there.
 //! 3. Damaged records of the log are stepped over; files that cannot be opened are read around (see `walk`).
 //! 4. The database is repaired, on a copy: its files are read one by one, and those with damage in them are left out.
@@ -20,6 +20,7 @@ use rocksdb::{DB, DBRecoveryMode, Options};
 use super::aside;
 use super::directory::{self, Directory};
 use super::error::StoreError;
+use super::framing;
 use super::log::StoreOptions;
 use super::record::Sequence;
 use super::walk::is_damage;
@@ -82,8 +83,13 @@ pub fn open_database(
     };
     // RocksDB would begin anew, and remove the files that it does not know.
     let headless = !path.join(CURRENT).exists() && names(&path).iter().any(|name| is_content(name));
+    let obstacles = || {
+        let mend = options.recovery == RecoveryMode::Salvage;
+        framing::has_obstacles(&path, mend).map_err(|source| StoreError::Io { path: path.clone(), source })
+    };
     let first = match headless {
         true => "the file CURRENT is missing".to_owned(),
+        false if obstacles()? => "a log or manifest has damaged frames".to_owned(),
         false => match DB::open(&database(), &path) {
             Ok(db) => return opened(db, false, None),
             Err(err) if !is_damage(&err) => return Err(failed(err)),
