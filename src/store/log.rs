@@ -196,8 +196,7 @@ impl Log {
         incidents.extend(found.incidents);
         let last_extent = found.extents.keys().next_back().copied().max(Some(high.extent));
         let session = found.session;
-        // Damaged: ages then go by what this boot has seen.
-        let time = Time::new(options.clock.clone(), found.clock.unwrap_or_default());
+        let time = Time::new(options.clock.clone(), found.clock);
         let mut extents = Extents::default();
         for (id, extent) in found.extents.iter().filter(|(_, extent)| !extent.starts.is_empty()) {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));

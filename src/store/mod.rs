@@ -15,8 +15,8 @@
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
 //! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
 //! accounting, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks
-//! that refuse, `salvage` and `survey` stores that are damaged, `walk` around damaged blocks, `aside` what could not be used,
-//! `highwater` how far they had come, `directory` and `registry` who has the store open.
+//! that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what could not be used,
+//! `highwater` how far the streams had come, `directory` and `registry` who has the store open.
 
 mod age;
 mod aside;
@@ -28,6 +28,7 @@ mod durability;
 mod error;
 mod extents;
 mod fault;
+mod framing;
 mod gate;
 mod giving_up;
 mod handle;

@@ -83,7 +83,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
+    pub fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
         let end = stretches.iter().map(|stretch| stretch.1.saturating_add(1)).max();
         self.next = self.next.max(end);
         self.unreadable.extend(stretches);
@@ -248,10 +248,10 @@ impl StreamLog {
 
     /// Where it stands, for the high-water file.
     pub fn high(&self) -> High {
-        let cursor = self.cursor();
+        let (cursor, holes) = self.cursor_and_holes();
         let writer = lock(&self.writer);
-        let (end, given) = (writer.end, writer.given);
-        High { id: self.id, name: self.name.clone(), end: end.sequence, totals: end.totals, given, cursor }
+        let (Mark { sequence: end, totals }, given) = (writer.end, writer.given);
+        High { id: self.id, name: self.name.clone(), end, totals, given, cursor, holes: Holes::clone(&holes) }
     }
 
     pub fn written_mark(&self) -> Mark {
@@ -512,6 +512,10 @@ impl Stream {
         let start = Instant::now();
         let log = self.log();
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
+        let arrival = log.time.arrival();
+        if log.time.is_unsaved() {
+            log.work.announce();
+        }
         let ticket = match log.accepts().and_then(|()| log.enter(bytes)) {
             Ok(ticket) => ticket,
             Err(error) => {
@@ -521,10 +525,6 @@ impl Stream {
                 return Err(error);
             }
         };
-        let arrival = log.time.arrival();
-        if log.time.is_unsaved() {
-            log.work.announce();
-        }
 
         let mut writer = lock(&self.stream.writer);
         let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };
