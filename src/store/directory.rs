@@ -12,8 +12,9 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::error::StoreError;
@@ -31,8 +32,10 @@ const LOCK_POLL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Directory {
     path: PathBuf,
-    // Held for its lock.
-    _lock: File,
+    /// Held for its lock; replaced when the directory had to be made again.
+    lock: Mutex<File>,
+    /// Of the file system it was found on.
+    device: u64,
 }
 
 impl Directory {
@@ -40,6 +43,12 @@ impl Directory {
     pub fn claim(path: &Path, lock_timeout: Duration) -> Result<Self, StoreError> {
         create(path)?;
         check(path)?;
+        let lock = Self::take(path, lock_timeout)?;
+        let device = lock.metadata().map_or(0, |meta| meta.dev());
+        Ok(Self { path: path.to_owned(), lock: Mutex::new(lock), device })
+    }
+
+    fn take(path: &Path, lock_timeout: Duration) -> Result<File, StoreError> {
         let lock = lock(path, lock_timeout)?;
         // Who held the lock before may have written the file since it was looked for.
         if check(path)? == Found::Empty {
@@ -47,7 +56,32 @@ impl Directory {
         }
         // RocksDB would make it readable for everybody.
         create(&path.join(DATABASE))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(lock)
+    }
+
+    /// Whether the directory was taken away, as a whole or in what matters.
+    pub fn is_gone(&self) -> bool {
+        let Ok(held) = super::log::lock(&self.lock).metadata() else { return false };
+        let gone = |found: io::Result<fs::Metadata>| match found {
+            Ok(found) => (found.dev(), found.ino()) != (held.dev(), held.ino()),
+            Err(err) => err.kind() == io::ErrorKind::NotFound,
+        };
+        let missing = |found: io::Result<fs::Metadata>| found.is_err_and(|err| err.kind() == io::ErrorKind::NotFound);
+        held.nlink() == 0 || gone(fs::metadata(self.path.join(LOCK))) || missing(fs::metadata(self.database()))
+    }
+
+    /// Makes and claims it anew, on the same file system: below a mount that went away somebody else's disk would fill.
+    pub fn make_again(&self) -> Result<(), StoreError> {
+        let failed = |source| StoreError::Create { path: self.path.clone(), source };
+        let known = self.path.ancestors().find_map(|path| fs::metadata(path).ok());
+        if known.is_some_and(|meta| meta.dev() != self.device) {
+            return Err(failed(io::Error::other("the file system that it was on is not mounted")));
+        }
+        create(&self.path)?;
+        check(&self.path)?;
+        let lock = Self::take(&self.path, Duration::ZERO)?;
+        *super::log::lock(&self.lock) = lock;
+        Ok(())
     }
 
     pub fn path(&self) -> &Path {
@@ -61,7 +95,6 @@ impl Directory {
     /// Bytes that the store occupies on the disk, counted in blocks.
     pub fn disk_bytes(&self) -> u64 {
         fn sum(dir: &Path) -> u64 {
-            use std::os::unix::fs::MetadataExt;
             fs::read_dir(dir)
                 .into_iter()
                 .flatten()

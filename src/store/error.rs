@@ -31,6 +31,12 @@ pub enum StoreError {
     NoSpace { path: PathBuf, source: rocksdb::Error },
     #[error("{path}: the database reports: {source}")]
     Database { path: PathBuf, source: rocksdb::Error },
+    #[error("{path}: nothing can be stored until there is room again: {reason}; make room or lower the limits")]
+    Full { path: PathBuf, reason: String },
+    #[error("{path}: nothing can be stored until the disk takes data again: {reason}")]
+    Fault { path: PathBuf, reason: String },
+    #[error("{path}: the directory was removed while the store is in use")]
+    Gone { path: PathBuf },
     #[error("{path}: the database is being opened again after a fault")]
     Away { path: PathBuf },
     #[error("{path}: the store is damaged: {reason}")]
@@ -42,11 +48,22 @@ pub enum StoreError {
 impl StoreError {
     pub fn is_no_space(&self) -> bool {
         match self {
-            StoreError::NoSpace { .. } => true,
+            StoreError::NoSpace { .. } | StoreError::Full { .. } => true,
             StoreError::Io { source, .. } | StoreError::Create { source, .. } => {
                 source.kind() == std::io::ErrorKind::StorageFull
             }
             _ => false,
+        }
+    }
+
+    /// The sentence without the path.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            StoreError::NoSpace { source, .. } | StoreError::Database { source, .. } => source.to_string(),
+            StoreError::Full { reason, .. } | StoreError::Fault { reason, .. } => reason.clone(),
+            StoreError::Io { source, .. } | StoreError::Create { source, .. } => source.to_string(),
+            StoreError::Gone { .. } => "the directory was removed".to_owned(),
+            other => other.to_string(),
         }
     }
 

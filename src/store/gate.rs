@@ -53,6 +53,19 @@ impl Gate {
         self.lock().extent
     }
 
+    /// Waits until nobody is inside.
+    pub fn switch(&self) -> Switch<'_> {
+        let mut state = self.lock();
+        while state.switching {
+            state = self.wait(state);
+        }
+        state.switching = true;
+        while state.writers > 0 {
+            state = self.wait(state);
+        }
+        Switch { gate: self, extent: state.extent, next: None }
+    }
+
     /// Lets a writer of `bytes` in. When the extent is full, the writer gets the switch instead and comes again after it.
     pub fn enter(&self, bytes: u64, full_at: u64) -> Result<Ticket<'_>, Switch<'_>> {
         let mut state = self.lock();

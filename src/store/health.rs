@@ -32,6 +32,9 @@ pub fn database_options(memtable: u64) -> Options {
     // floor has to bear.
     options.set_write_buffer_size((memtable + memtable / 2) as usize);
     options.set_max_write_buffer_number(3);
+    // With one column family it bounds nothing but how far the log is preallocated: what a kill leaves of that is missing at
+    // the next open.
+    options.set_max_total_wal_size(MIB);
     // One flushed file at a time goes down a level: moved, not rewritten, and files of level 0 cannot be dropped by range.
     options.set_level_zero_file_num_compaction_trigger(1);
     options.set_target_file_size_base(memtable * 2);
@@ -74,7 +77,7 @@ impl Space {
         let stat = statvfs(path).map_err(|err| StoreError::Io { path: path.to_owned(), source: err.into() })?;
         let volume = stat.f_blocks.saturating_mul(stat.f_frsize);
         let memtable = limit.unwrap_or(u64::MAX).min(MAX_MEMTABLE).min(volume / 16).max(MIN_MEMTABLE);
-        let floor = min_free.min(volume / 4).max(4 * memtable);
+        let floor = min_free.min(volume / 4).max(ballast_size(memtable) + memtable);
         let space = Self {
             path: path.to_owned(),
             memtable,
@@ -110,16 +113,40 @@ impl Space {
         self.free.load(Ordering::Relaxed)
     }
 
+    /// What has to be free, the ballast included, for writing to go on after the disk was full.
+    pub fn wanted(&self) -> u64 {
+        ballast_size(self.memtable) + self.memtable
+    }
+
+    /// Free bytes and what the ballast holds.
+    pub fn room(&self) -> u64 {
+        let ballast = if self.has_ballast.load(Ordering::Relaxed) { ballast_size(self.memtable) } else { 0 };
+        self.free() + ballast
+    }
+
     /// Gives the ballast to the file system; whether there was one.
     pub fn release_ballast(&self) -> bool {
         let had = self.has_ballast.swap(false, Ordering::Relaxed);
         had && fs::remove_file(&self.ballast).is_ok()
     }
 
-    /// Sets the ballast aside when the disk can spare it. A file system that cannot preallocate goes without.
+    /// Sets the ballast aside when the disk can spare it.
     pub fn restore_ballast(&self) {
-        if self.has_ballast.load(Ordering::Relaxed) || self.free() < self.floor + ballast_size(self.memtable) {
-            return;
+        if self.free() >= self.floor + ballast_size(self.memtable) {
+            self.set_ballast_aside();
+        }
+    }
+
+    /// Whether there is enough for writing, with a ballast besides, which is made if need be.
+    pub fn is_roomy(&self) -> bool {
+        self.refresh();
+        self.room() >= self.wanted() && self.set_ballast_aside()
+    }
+
+    /// A file system that cannot preallocate goes without: false only when there is no room.
+    fn set_ballast_aside(&self) -> bool {
+        if self.has_ballast.load(Ordering::Relaxed) {
+            return true;
         }
         let done = OpenOptions::new()
             .create(true)
@@ -132,11 +159,14 @@ impl Space {
             let _ = fs::remove_file(&self.ballast);
         }
         self.has_ballast.store(done.is_ok(), Ordering::Relaxed);
+        self.refresh();
+        self.has_ballast.load(Ordering::Relaxed) || self.free() >= self.wanted()
     }
 }
 
 fn ballast_size(memtable: u64) -> u64 {
-    memtable * 5 / 2
+    // An open writes up to three memtables to files, and begins a log.
+    memtable * 3 + 2 * MIB
 }
 
 /// Gives up the ballast of a store that could not be opened; whether there was one.

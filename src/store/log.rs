@@ -4,37 +4,34 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rocksdb::{DB, FlushOptions, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
 
 use super::clock::{Clock, ClockRecord, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
+use super::durability::{Commits, Durability};
 use super::error::StoreError;
 use super::extents::{Extents, First};
+use super::fault::Fault;
 use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
+use super::highwater::{Gauge, HighWater};
 use super::holes::Holes;
 use super::record::{self, Body, Header, Sequence};
 use super::retention::{LogStarts, drop_below_log_start};
+use super::salvage::{self, Incident};
 use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart, UNCLEAN_GAP};
 use super::stream::{Mark, StreamLog};
-
-/// What survives what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// Nothing is logged: a crash loses what was not flushed.
-    None,
-    /// Each record is with the operating system when it is accepted: survives the end of the process.
-    Crash,
-}
 
 /// How a store is opened. The elements that share it share these.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     pub durability: Durability,
+    /// How often [`Durability::Interval`] syncs.
+    pub sync_interval: Duration,
     /// Free-space floor in bytes; kept between four memtables and a quarter of the file system.
     pub min_free_bytes: u64,
     /// The most that is meant to be stored, 0 for no limit: memtables stay below an eighth of it.
@@ -49,6 +46,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             durability: Durability::Crash,
+            sync_interval: Duration::from_secs(1),
             min_free_bytes: 1 << 30,
             limit_bytes: 0,
             lock_timeout: Duration::from_secs(15),
@@ -59,7 +57,7 @@ impl Default for StoreOptions {
 
 pub struct Log {
     // First, so that the database is closed before the directory is given up.
-    handle: Handle,
+    pub handle: Handle,
     pub directory: Directory,
     pub space: Space,
     pub gate: Gate,
@@ -69,11 +67,16 @@ pub struct Log {
     pub write: WriteOptions,
     /// For heads, cursors and marks: logged whatever the durability of records is.
     pub write_meta: WriteOptions,
-    options: StoreOptions,
+    pub options: StoreOptions,
     pub session: u64,
     pub time: Time,
     pub domains: Domains,
     pub work: Work,
+    pub commits: Commits,
+    pub fault: Fault,
+    pub gauge: Mutex<Gauge>,
+    /// What the openers of streams have to be told.
+    pub incidents: Mutex<Vec<Incident>>,
     /// Ends as a killed process does.
     #[cfg(test)]
     pub abandoned: AtomicBool,
@@ -128,9 +131,10 @@ impl Work {
         !timeout.timed_out() && state.succeeded
     }
 
-    /// Waits for work, then lets more of it gather for `delay`; false when it is time to stop. `again` looks in even
-    /// without being called.
+    /// Waits for work, then lets more of it gather for `delay`, but no longer than `again` in all; false when it is time to
+    /// stop. After `again` it looks in even without being called.
     pub fn wait(&self, delay: Duration, again: Option<Duration>) -> bool {
+        let start = Instant::now();
         let idle = |state: &mut WorkState| !state.pending && !state.stop;
         let state = lock(&self.state);
         let state = match again {
@@ -139,9 +143,10 @@ impl Work {
             }
             None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
         };
+        let left = again.map_or(Duration::MAX, |again| again.saturating_sub(start.elapsed()));
         let (mut state, _) = self
             .changed
-            .wait_timeout_while(state, delay, |state| !state.stop && !state.urgent)
+            .wait_timeout_while(state, delay.min(left), |state| !state.stop && !state.urgent)
             .unwrap_or_else(PoisonError::into_inner);
         state.pending = false;
         state.urgent = false;
@@ -191,11 +196,13 @@ impl Log {
         let limit = (options.limit_bytes > 0).then_some(options.limit_bytes / 8);
         let space = Space::new(path, options.min_free_bytes, limit)?;
         let log_starts = LogStarts::default();
-        let mut database = database_options(space.memtable());
-        drop_below_log_start(&mut database, &log_starts);
-        let db = DB::open(&database, directory.database()).map_err(|err| StoreError::database(path, err))?;
+        let memtable = space.memtable();
+        let opened = salvage::open_database(&directory, options, || store_options(memtable, &log_starts))?;
+        let db = opened.db;
+        let high = HighWater::load(path);
         let mut write = WriteOptions::default();
         write.disable_wal(options.durability == Durability::None);
+        write.set_sync(options.durability == Durability::Power);
 
         let (found, headless) = scan(&db, path)?;
         // An extent without a head takes its number all the same.
@@ -263,6 +270,10 @@ impl Log {
             time,
             domains: Domains::default(),
             work: Work::default(),
+            commits: Commits::new(options.sync_interval),
+            fault: Fault::default(),
+            gauge: Mutex::new(Gauge::after(&high)),
+            incidents: Mutex::new(opened.incidents),
             #[cfg(test)]
             abandoned: AtomicBool::new(false),
         };
@@ -279,6 +290,7 @@ impl Log {
             drop(extents);
             log.log_starts.set(stream.id, log_start, holes);
         }
+        log.check_room();
         log.work.announce();
         Ok(Arc::new(log))
     }
@@ -307,6 +319,10 @@ impl Log {
         self.handle.get().ok_or_else(|| StoreError::Away { path: self.directory.path().to_owned() })
     }
 
+    pub fn database_options(&self) -> Options {
+        store_options(self.space.memtable(), &self.log_starts)
+    }
+
     pub fn failed(&self, source: rocksdb::Error) -> StoreError {
         StoreError::database(self.directory.path(), source)
     }
@@ -325,6 +341,7 @@ impl Log {
 
     /// Lets a writer in, switching extents first when the current one is full.
     pub fn enter(&self, bytes: u64) -> Result<Ticket<'_>, StoreError> {
+        self.writable()?;
         loop {
             match self.gate.enter(bytes, self.space.memtable()) {
                 Ok(ticket) => return Ok(ticket),
@@ -339,14 +356,24 @@ impl Log {
         for stream in self.stream_list() {
             self.trim(&mut batch, switch.extent, &stream, 0);
         }
-        self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
+        self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err))?;
         let mut flush = FlushOptions::default();
         flush.set_wait(false);
-        self.db()?.flush_opt(&flush).map_err(|err| self.failed(err))?;
+        self.db()?.flush_opt(&flush).map_err(|err| self.refused(err))?;
         let next = switch.extent + 1;
         self.begin_extent(next)?;
         switch.done(next);
         self.space.refresh();
+        self.work.announce();
+        Ok(())
+    }
+
+    /// Begins an extent with a database that has none of it.
+    pub fn begin_next_extent(&self) -> Result<(), StoreError> {
+        let switch = self.gate.switch();
+        let next = switch.extent + 1;
+        self.begin_extent(next)?;
+        switch.done(next);
         self.work.announce();
         Ok(())
     }
@@ -380,7 +407,7 @@ impl Log {
             }
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
-        self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err))?;
+        self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err))?;
         self.extents_mut().push(id, arrival.boot, first);
         Ok(())
     }
@@ -393,14 +420,16 @@ impl Log {
 
     /// Writes the cursors and all that is in memory, and marks the store as closed in order.
     pub fn close(&self) -> Result<(), StoreError> {
+        self.recover_for_good()?;
         match self.try_close() {
-            Err(err) if err.is_no_space() && self.space.release_ballast() => self.try_close(),
+            Err(err) if err.is_no_space() => self.recover_for_good().and_then(|()| self.try_close()),
             other => other,
         }
     }
 
     fn try_close(&self) -> Result<(), StoreError> {
         self.save_cursors(true)?;
+        self.save_high_water();
         let ticket = self.enter(0)?;
         let ends = self.stream_list().iter().map(|stream| (stream.id, stream.given())).collect();
         let mark = schema::encode_value(&CleanMark { ends });
@@ -436,6 +465,13 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Options of the database with all that this log adds.
+fn store_options(memtable: u64, starts: &LogStarts) -> Options {
+    let mut options = database_options(memtable);
+    drop_below_log_start(&mut options, starts);
+    options
 }
 
 /// Extents by number, oldest first, and the numbers of those without a head.

@@ -13,43 +13,54 @@
 //!
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
-//! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor` accounting,
-//! `health` the disk's limits, `directory` and `registry` who has the store open.
+//! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
+//! accounting,
+//! `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks that refuse,
+//! `salvage` stores that are damaged, `highwater` how far they had come, `directory` and `registry` who has the store open.
 
 mod age;
 pub mod clock;
 mod cursor;
 mod directory;
 pub mod domains;
+mod durability;
 mod error;
 mod extents;
+mod fault;
 mod gate;
 mod giving_up;
 mod handle;
 mod health;
+mod highwater;
 mod holes;
 mod log;
 mod reader;
 pub mod record;
 mod registry;
 mod retention;
+mod salvage;
 pub mod schema;
 mod stream;
 
+#[cfg(test)]
+mod fault_tests;
 #[cfg(test)]
 mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use age::Retention;
 pub use clock::{Arrival, ClockStep, wall_clock};
 pub use cursor::{Cause, Pass};
 pub use domains::Domain;
+pub use durability::Durability;
 pub use error::StoreError;
 pub use giving_up::{GivenUp, Plan};
-pub use log::{Durability, StoreOptions};
+pub use log::StoreOptions;
 pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
+pub use salvage::Incident;
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
 
@@ -104,6 +115,21 @@ impl Store {
     /// Asks the file system again.
     pub fn refresh_space(&self) {
         self.log().space.refresh();
+    }
+
+    /// What 99 of 100 appends of the last one to two minutes did not exceed.
+    pub fn commit_latency_p99(&self) -> Duration {
+        self.log().commits.p99()
+    }
+
+    /// The latest that a sync of [`Durability::Interval`] came after its time.
+    pub fn sync_jitter(&self) -> Duration {
+        self.log().commits.jitter()
+    }
+
+    /// Writing fails and is tried again; the error that each append returns.
+    pub fn fault(&self) -> Option<StoreError> {
+        self.log().accepts().err()
     }
 
     /// Bytes that the directory occupies.

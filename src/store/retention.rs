@@ -87,14 +87,23 @@ fn keep(log: &Log) {
     let mut ages = None;
     loop {
         let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some() || log.has_unerased();
-        let tended = log.stream_list().iter().filter_map(|stream| stream.tend()).min();
-        let again = tended.into_iter().chain(busy.then_some(RETRY)).chain(ages).min();
+        let tenders = log.stream_list();
+        let again = tenders
+            .iter()
+            .filter_map(|stream| stream.tend())
+            .chain(busy.then_some(RETRY))
+            .chain(ages)
+            .chain(log.commits.next_tick())
+            .chain(log.fault.next_attempt())
+            .min();
         if !log.work.wait(CURSOR_DELAY, again) {
             break;
         }
         ages = log.retire();
         // A disk that refuses now is tried again with the next change; the writer reports it.
-        let tended = log.tend(&mut sweeps);
+        let _ = log.recover();
+        let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
+        log.note_flushed();
         // What is not erased now is tried again.
         let _ = log.erase();
         log.work.finished(tended.is_ok());
@@ -106,7 +115,7 @@ fn keep(log: &Log) {
 }
 
 impl Log {
-    /// One round: removal, cursors, trimming; on a full disk once more without the ballast.
+    /// One round: removal, cursors, trimming.
     fn tend(&self, sweeps: &mut u32) -> Result<(), StoreError> {
         if *sweeps > 0 {
             *sweeps -= 1;
@@ -114,10 +123,7 @@ impl Log {
                 *sweeps = SWEEPS;
             }
         }
-        match self.advance(sweeps) {
-            Err(err) if err.is_no_space() && self.space.release_ballast() => self.advance(sweeps)?,
-            other => other?,
-        }
+        self.advance(sweeps)?;
         self.space.refresh();
         self.space.restore_ballast();
         Ok(())
@@ -141,6 +147,14 @@ impl Log {
             self.remove_dead_files()?;
         }
         Ok(())
+    }
+
+    /// Whether files wait to be removed.
+    pub fn has_consumed_extents(&self) -> bool {
+        let starts = self.starts();
+        let mut extents = self.extents_mut();
+        starts.iter().for_each(|(id, start, _)| extents.advance(*id, *start));
+        extents.has_dead()
     }
 
     /// Log starts and holes to go by. Asked for before the cursors are saved, so that the saved ones are no older.
@@ -174,7 +188,7 @@ impl Log {
         for stream in &streams {
             self.trim(&mut batch, ticket.extent, stream, if everything { 0 } else { min_bytes });
         }
-        let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.failed(err)));
+        let written = self.db().and_then(|db| db.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err)));
         if written.is_err() {
             if clock {
                 self.time.set_unsaved();
@@ -216,7 +230,7 @@ impl Log {
 
     /// Has the log starts on the disk itself, so that files below them can go. The saved cursors carry them.
     pub fn sync_log_starts(&self, starts: &[Start]) -> Result<(), StoreError> {
-        self.db()?.flush_wal(true).map_err(|err| self.failed(err))?;
+        self.sync_wal()?;
         for (id, start, holes) in starts {
             self.log_starts.set(*id, *start, holes.clone());
         }

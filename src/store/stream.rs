@@ -13,10 +13,13 @@ use rocksdb::WriteBatch;
 use super::Store;
 use super::age::{Retention, Start};
 use super::clock::Arrival;
+use super::durability::Durability;
 use super::error::StoreError;
+use super::highwater::High;
 use super::holes::{Hole, Holes};
 use super::log::{Log, lock};
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
+use super::salvage::Incident;
 use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
 
 /// Index entries are at least this far apart, in time or in bytes.
@@ -83,6 +86,8 @@ pub struct StreamLog {
     pub(super) attached: AtomicBool,
     /// Everything below is written: a reader goes no further, or it could overtake a record that is on its way.
     pub(super) committed: AtomicU64,
+    /// Everything below survives a power cut.
+    durable: AtomicU64,
     writer: Mutex<Writer>,
     pub(super) progress: Mutex<Progress>,
     tended: Mutex<Tended>,
@@ -169,6 +174,8 @@ impl StreamLog {
             name,
             attached: AtomicBool::new(false),
             committed: AtomicU64::new(end.sequence),
+            // An open writes all that it finds to files.
+            durable: AtomicU64::new(end.sequence),
             writer: Mutex::new(Writer {
                 end,
                 given: end.sequence,
@@ -216,6 +223,22 @@ impl StreamLog {
 
     pub fn written_mark(&self) -> Mark {
         lock(&self.writer).end
+    }
+
+    pub fn committed(&self) -> Sequence {
+        self.committed.load(Ordering::Acquire)
+    }
+
+    pub fn set_durable(&self, sequence: Sequence) {
+        self.durable.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Where it stands, for the high-water file.
+    pub fn high(&self) -> High {
+        let cursor = self.cursor();
+        let writer = lock(&self.writer);
+        let (end, given) = (writer.end, writer.given);
+        High { id: self.id, name: self.name.clone(), end: end.sequence, totals: end.totals, given, cursor }
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -329,7 +352,7 @@ impl Stream {
         let mut batch = WriteBatch::default();
         batch.put(Meta::Start(self.stream.id).key(ticket.extent), schema::encode_value(&start));
         batch.put(Meta::Cursor(self.stream.id).key(ticket.extent), schema::encode_value(&self.stream.cursor()));
-        log.db()?.write_opt(batch, &log.write_meta).map_err(|err| log.failed(err))?;
+        log.db()?.write_opt(batch, &log.write_meta).map_err(|err| log.refused(err))?;
         let first = super::extents::First { sequence: 1, bytes: 0 };
         log.extents_mut().add_stream(self.stream.id, first);
         Ok(())
@@ -363,9 +386,22 @@ impl Stream {
         self.log().work.announce();
     }
 
+    /// What the openers of this stream have not been told yet, with what concerns the store as a whole.
+    pub fn take_incidents(&self) -> Vec<Incident> {
+        let mut incidents = lock(&self.log().incidents);
+        let ours = |incident: &mut Incident| incident.stream.as_ref().is_none_or(|stream| *stream == self.stream.name);
+        incidents.extract_if(.., ours).collect()
+    }
+
     /// The state in force at the end.
     pub fn state(&self) -> StateMap {
         lock(&self.stream.writer).state.clone()
+    }
+
+    /// Everything below survives a power cut. Exact with [`Durability::Power`] and [`Durability::Interval`]; with the others
+    /// what was synced or flushed last.
+    pub fn durable(&self) -> Sequence {
+        self.stream.durable.load(Ordering::Relaxed)
     }
 
     pub fn cursor(&self) -> CursorRecord {
@@ -455,7 +491,9 @@ impl Stream {
     ///
     /// Nothing was accepted. The same records may be appended again with the same numbers.
     pub fn append(&self, first: Sequence, records: &[NewRecord<'_>]) -> Result<Mark, StoreError> {
+        let start = Instant::now();
         let log = self.log();
+        log.accepts()?;
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
         let arrival = log.time.arrival();
         if log.time.is_unsaved() {
@@ -487,12 +525,18 @@ impl Stream {
                 writer.end = *end;
                 writer.state_unwritten = false;
                 self.stream.committed.store(end.sequence, Ordering::Release);
+                if log.options.durability == Durability::Power {
+                    self.stream.set_durable(end.sequence);
+                }
             }
             Err(_) => writer.indexed = None,
         }
         drop(writer);
         // Not before: a switch of extents writes down what the writer says.
         drop(ticket);
+        if written.is_ok() && log.commits.appended(start) {
+            log.work.announce();
+        }
         written
     }
 
@@ -526,7 +570,7 @@ impl Stream {
             let key = schema::key(extent, lane, at.sequence);
             match &mut batch {
                 Some(batch) => batch.put(key, bytes),
-                None => db.put_opt(key, bytes, &log.write).map_err(|err| log.failed(err))?,
+                None => db.put_opt(key, bytes, &log.write).map_err(|err| log.refused(err))?,
             }
             at.sequence += 1;
             at.totals = at.totals.plus(record.contribution());
@@ -535,7 +579,7 @@ impl Stream {
             for (sequence, entry) in index {
                 batch.put(schema::key(extent, Lane::Index(id), *sequence), schema::encode_value(entry));
             }
-            db.write_opt(batch, &log.write).map_err(|err| log.failed(err))?;
+            db.write_opt(batch, &log.write).map_err(|err| log.refused(err))?;
         }
         Ok(at)
     }
@@ -579,6 +623,7 @@ impl Stream {
     pub fn probe(&self) -> bool {
         // With nothing to write the disk would not be asked.
         self.stream.set_dirty();
+        self.log().fault.hurry();
         self.log().work.run_now(PATIENCE)
     }
 

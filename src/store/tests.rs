@@ -28,7 +28,7 @@ fn open(path: &Path) -> Stream {
     Store::open(path, &options()).unwrap().stream("default").unwrap()
 }
 
-fn buffer(sync: Sync) -> Body {
+pub fn buffer(sync: Sync) -> Body {
     Body::Buffer(BufferHeader { sync, ..Default::default() })
 }
 
@@ -38,7 +38,7 @@ fn append(stream: &Stream, body: Body, payload: &[u8]) -> Sequence {
     first
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     (0..len)
         .map(|_| {
@@ -50,7 +50,7 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
         .collect()
 }
 
-fn read_all(stream: &Stream, from: Sequence) -> Vec<Record> {
+pub fn read_all(stream: &Stream, from: Sequence) -> Vec<Record> {
     let mut records = Vec::new();
     let mut at = from;
     loop {
@@ -68,7 +68,7 @@ fn consume(stream: &Stream, position: Mark, resume: Sequence) {
     stream.set_cursor(CursorRecord { position: position.sequence, totals: position.totals, resume, ..stream.cursor() });
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !done() {
         assert!(start.elapsed() < Duration::from_secs(20), "{what}");

@@ -13,7 +13,9 @@ fn record_gops(stream: &Stream, gops: u64, len: usize) {
 fn record_gop(stream: &Stream, gop: u64, len: usize) {
     if gop % 3 == 0 {
         let slot = Slot { rank: 1, name: String::new() };
-        append(stream, Body::State { slot, clears: Clears::Nothing }, &gop.to_be_bytes());
+        let body = Body::State { slot, clears: Clears::Nothing };
+        let change = NewRecord { body, payload: &[&gop.to_be_bytes()], advance: 0 };
+        stream.append(stream.end().sequence, &[change]).unwrap();
     }
     for i in 0..GOP {
         let sync = if i == 0 { Sync::Closed } else { Sync::None };
