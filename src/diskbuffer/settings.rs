@@ -195,6 +195,8 @@ impl Settings {
             min_free_bytes: self.min_free_bytes,
             limit_bytes: self.max_size_bytes,
             lock_timeout: Duration::from_nanos(self.lock_timeout),
+            // Until there is a property for it.
+            recovery: crate::store::RecoveryMode::Fail,
             ..StoreOptions::default()
         }
     }

@@ -3,6 +3,8 @@
 //! ```text
 //! location/FORMAT    which format this is, written first and read first
 //! location/LOCK      locked by the process that has the store open
+//! location/HIGHWATER how far the streams had come
+//! location/aside/    what could not be used
 //! location/ballast   space set aside for a disk that fills up
 //! location/db/       RocksDB
 //! ```
@@ -17,13 +19,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::aside::{self, ASIDE};
 use super::error::StoreError;
+use super::highwater::HIGH_WATER;
+use super::salvage::{Incident, RecoveryMode};
 use super::schema::FORMAT_VERSION;
 
 const FORMAT: &str = "FORMAT";
 const FORMAT_NEW: &str = "FORMAT.new";
 const LOCK: &str = "LOCK";
-const DATABASE: &str = "db";
+pub const DATABASE: &str = "db";
+/// Line with the checksum of those before.
+const CHECK: &str = "check=";
 const MAGIC: &str = "gst-streambuffer-store";
 
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -40,18 +47,52 @@ pub struct Directory {
 
 impl Directory {
     /// Makes or takes the directory; waits up to `lock_timeout` for another process to let go of it.
-    pub fn claim(path: &Path, lock_timeout: Duration) -> Result<Self, StoreError> {
+    ///
+    /// A format that cannot be used is dealt with as `recovery` says; what was done is told.
+    pub fn claim(
+        path: &Path,
+        lock_timeout: Duration,
+        recovery: RecoveryMode,
+    ) -> Result<(Self, Vec<Incident>), StoreError> {
         create(path)?;
-        check(path)?;
-        let lock = Self::take(path, lock_timeout)?;
+        if let Err(error) = check(path)
+            && (recovery == RecoveryMode::Fail || !error.is_of_format())
+        {
+            return Err(error);
+        }
+        let mut incidents = Vec::new();
+        let lock = Self::take(path, lock_timeout, |error| {
+            let reason = error.reason();
+            match error {
+                error if recovery == RecoveryMode::Fail => return Err(error),
+                StoreError::NewerFormat { .. } => {
+                    let names = [FORMAT, DATABASE, HIGH_WATER];
+                    let place = aside::set_aside(path, "newer-format", path, &names)?;
+                    let reason = format!("{reason}; it was set aside in {}", place.display());
+                    incidents.push(Incident::of_store(path, reason));
+                }
+                // Whether it is a store shows when it is opened.
+                StoreError::Format { .. } => incidents.push(Incident::of_store(path, reason)),
+                error => return Err(error),
+            }
+            Ok(())
+        })?;
         let device = lock.metadata().map_or(0, |meta| meta.dev());
-        Ok(Self { path: path.to_owned(), lock: Mutex::new(lock), device })
+        Ok((Self { path: path.to_owned(), lock: Mutex::new(lock), device }, incidents))
     }
 
-    fn take(path: &Path, lock_timeout: Duration) -> Result<File, StoreError> {
+    fn take(
+        path: &Path,
+        lock_timeout: Duration,
+        mend: impl FnOnce(StoreError) -> Result<(), StoreError>,
+    ) -> Result<File, StoreError> {
         let lock = lock(path, lock_timeout)?;
         // Who held the lock before may have written the file since it was looked for.
-        if check(path)? == Found::Empty {
+        let write = match check(path) {
+            Ok(found) => found == Found::Empty,
+            Err(error) => mend(error).map(|()| true)?,
+        };
+        if write {
             write_format(path).map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
         }
         // RocksDB would make it readable for everybody.
@@ -79,7 +120,7 @@ impl Directory {
         }
         create(&self.path)?;
         check(&self.path)?;
-        let lock = Self::take(&self.path, Duration::ZERO)?;
+        let lock = Self::take(&self.path, Duration::ZERO, Err)?;
         *super::log::lock(&self.lock) = lock;
         Ok(())
     }
@@ -94,17 +135,19 @@ impl Directory {
 
     /// Bytes that the store occupies on the disk, counted in blocks.
     pub fn disk_bytes(&self) -> u64 {
-        fn sum(dir: &Path) -> u64 {
-            fs::read_dir(dir)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
-                .map(|(path, meta)| meta.blocks() * 512 + if meta.is_dir() { sum(&path) } else { 0 })
-                .sum()
-        }
-        sum(&self.path)
+        bytes_below(&self.path)
     }
+}
+
+/// Bytes that a directory and what is below it occupy, counted in blocks.
+pub fn bytes_below(dir: &Path) -> u64 {
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some((entry.path(), entry.metadata().ok()?)))
+        .map(|(path, meta)| meta.blocks() * 512 + if meta.is_dir() { bytes_below(&path) } else { 0 })
+        .sum()
 }
 
 #[derive(PartialEq, Eq)]
@@ -113,7 +156,7 @@ enum Found {
     Empty,
 }
 
-fn create(path: &Path) -> Result<(), StoreError> {
+pub fn create(path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::Create { path: path.to_owned(), source };
     match fs::metadata(path) {
         Ok(meta) if meta.is_dir() => return Ok(()),
@@ -147,6 +190,12 @@ fn check(path: &Path) -> Result<Found, StoreError> {
     if lines.next() != Some(MAGIC) {
         return Err(bad("it was not written by this plugin"));
     }
+    // Without it, damage could pass for a newer format.
+    if let Some((content, sum)) = text.split_once(CHECK)
+        && u32::from_str_radix(sum.trim(), 16).ok() != Some(crc32c::crc32c(content.as_bytes()))
+    {
+        return Err(bad("its checksum does not match"));
+    }
     let version = lines.find_map(|line| line.strip_prefix("version=")).ok_or_else(|| bad("it names no version"))?;
     let found: u32 = version.trim().parse().map_err(|_| bad("its version is not a number"))?;
     match found {
@@ -159,12 +208,15 @@ fn check(path: &Path) -> Result<Found, StoreError> {
 }
 
 fn check_empty(path: &Path) -> Result<Found, StoreError> {
+    if path.join(HIGH_WATER).exists() && path.join(DATABASE).is_dir() {
+        return Err(StoreError::Format { path: path.to_owned(), reason: "it is missing".to_owned() });
+    }
     let entries = fs::read_dir(path).map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
     for entry in entries {
         let entry = entry.map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         let name = entry.file_name();
         // What an interrupted creation leaves, and what a file system of its own starts with.
-        if [FORMAT_NEW, LOCK, "lost+found"].iter().any(|known| name == *known) {
+        if [FORMAT_NEW, LOCK, ASIDE, "lost+found"].iter().any(|known| name == *known) {
             if name == LOCK && path.join("CURRENT").exists() {
                 return Err(not_ours(path, "it is another program's RocksDB database"));
             }
@@ -205,13 +257,14 @@ fn lock(path: &Path, timeout: Duration) -> Result<File, StoreError> {
 fn write_format(path: &Path) -> io::Result<()> {
     let new = path.join(FORMAT_NEW);
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    write!(file, "{MAGIC}\nversion={FORMAT_VERSION}\n")?;
+    let content = format!("{MAGIC}\nversion={FORMAT_VERSION}\n");
+    write!(file, "{content}{CHECK}{:08x}\n", crc32c::crc32c(content.as_bytes()))?;
     file.sync_all()?;
     fs::rename(&new, path.join(FORMAT))?;
     sync_directory(path)
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -221,7 +274,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn claim(path: &Path) -> Result<Directory, StoreError> {
-        Directory::claim(path, Duration::ZERO)
+        Directory::claim(path, Duration::ZERO, RecoveryMode::Fail).map(|claimed| claimed.0)
     }
 
     #[test]

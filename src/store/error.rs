@@ -56,12 +56,19 @@ impl StoreError {
         }
     }
 
+    pub(super) fn is_of_format(&self) -> bool {
+        matches!(self, StoreError::NewerFormat { .. } | StoreError::Format { .. })
+    }
+
     /// The sentence without the path.
     pub(super) fn reason(&self) -> String {
         match self {
             StoreError::NoSpace { source, .. } | StoreError::Database { source, .. } => source.to_string(),
             StoreError::Full { reason, .. } | StoreError::Fault { reason, .. } => reason.clone(),
             StoreError::Io { source, .. } | StoreError::Create { source, .. } => source.to_string(),
+            StoreError::Damaged { reason, .. } => reason.clone(),
+            StoreError::NewerFormat { found, .. } => format!("the store has format {found}, which is newer"),
+            StoreError::Format { reason, .. } => format!("the file FORMAT cannot be understood: {reason}"),
             StoreError::Gone { .. } => "the directory was removed".to_owned(),
             other => other.to_string(),
         }

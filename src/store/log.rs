@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DB, FlushOptions, Options, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{DB, FlushOptions, Options, WriteBatch, WriteOptions};
 
-use super::clock::{Clock, ClockRecord, SystemClock, Time};
+use super::clock::{Clock, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
 use super::durability::{Commits, Durability};
@@ -19,17 +19,18 @@ use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
 use super::highwater::{Gauge, HighWater};
-use super::holes::Holes;
-use super::record::{self, Body, Header, Sequence};
+use super::record::{self, Body, Header};
 use super::retention::{LogStarts, drop_below_log_start};
-use super::salvage::{self, Incident};
-use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart, UNCLEAN_GAP};
-use super::stream::{Mark, StreamLog};
+use super::salvage::{self, Incident, RecoveryMode};
+use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart};
+use super::stream::StreamLog;
+use super::survey::{Standing, Survey, survey};
 
 /// How a store is opened. The elements that share it share these.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
     pub durability: Durability,
+    pub recovery: RecoveryMode,
     /// How often [`Durability::Interval`] syncs.
     pub sync_interval: Duration,
     /// Free-space floor in bytes; kept between four memtables and a quarter of the file system.
@@ -46,6 +47,7 @@ impl Default for StoreOptions {
     fn default() -> Self {
         Self {
             durability: Durability::Crash,
+            recovery: RecoveryMode::default(),
             sync_interval: Duration::from_secs(1),
             min_free_bytes: 1 << 30,
             limit_bytes: 0,
@@ -74,6 +76,8 @@ pub struct Log {
     pub work: Work,
     pub commits: Commits,
     pub fault: Fault,
+    /// Damage was met.
+    doubtful: AtomicBool,
     pub gauge: Mutex<Gauge>,
     /// What the openers of streams have to be told.
     pub incidents: Mutex<Vec<Incident>>,
@@ -169,19 +173,6 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// An extent as found on the disk.
-#[derive(Default)]
-struct Found {
-    header: Option<ExtentHeader>,
-    starts: HashMap<u32, StreamStart>,
-    /// `None` when the value is damaged: only the newest extent's count.
-    cursors: HashMap<u32, Option<CursorRecord>>,
-    clean: Option<CleanMark>,
-    clock: Option<ClockRecord>,
-    /// `None` when the value is damaged.
-    holes: HashMap<u32, Option<Holes>>,
-}
-
 impl Log {
     /// Opens the log; on a full disk once more without the ballast.
     pub fn open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
@@ -192,68 +183,30 @@ impl Log {
     }
 
     fn try_open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
-        let directory = Directory::claim(path, options.lock_timeout)?;
+        let (directory, mut incidents) = Directory::claim(path, options.lock_timeout, options.recovery)?;
         let limit = (options.limit_bytes > 0).then_some(options.limit_bytes / 8);
         let space = Space::new(path, options.min_free_bytes, limit)?;
         let log_starts = LogStarts::default();
-        let memtable = space.memtable();
-        let opened = salvage::open_database(&directory, options, || store_options(memtable, &log_starts))?;
-        let db = opened.db;
-        let high = HighWater::load(path);
         let mut write = WriteOptions::default();
         write.disable_wal(options.durability == Durability::None);
         write.set_sync(options.durability == Durability::Power);
 
-        let (found, headless) = scan(&db, path)?;
-        // An extent without a head takes its number all the same.
-        let last_extent = found.last().map(|f| f.0).max(headless.iter().copied().max());
-        let newest = found.last();
-        let session = newest.and_then(|(_, f)| f.header.as_ref()).map_or(0, |h| h.session) + 1;
-        // A new store has nothing to be unclean about.
-        let clean = newest.map_or(Some(CleanMark { ends: Vec::new() }), |(_, f)| f.clean.clone());
-        // Damaged: ages then go by what this boot has seen.
-        let clock = newest.and_then(|(_, f)| f.clock.clone()).unwrap_or_default();
-        let time = Time::new(options.clock.clone(), clock);
+        let high = HighWater::load(path);
+        let (db, found) = open_and_survey(&directory, options, &high, || store_options(space.memtable(), &log_starts))?;
+        incidents.extend(found.incidents);
+        let last_extent = found.extents.keys().next_back().copied().max(Some(high.extent));
+        let session = found.session;
+        let time = Time::new(options.clock.clone(), found.clock);
         let mut extents = Extents::default();
-        for (id, extent) in &found {
+        for (id, extent) in found.extents.iter().filter(|(_, extent)| !extent.starts.is_empty()) {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
+            extents.push(*id, extent.boot(), first.collect());
         }
-        let mut streams = HashMap::new();
-        if let Some((extent, newest)) = newest {
-            for (id, start) in &newest.starts {
-                let cursor = match newest.cursors.get(id) {
-                    Some(Some(cursor)) => *cursor,
-                    Some(None) => {
-                        let reason = format!("the cursor of stream \"{}\" does not check", start.name);
-                        return Err(StoreError::Damaged { path: path.to_owned(), reason });
-                    }
-                    None => CursorRecord::default(),
-                };
-                let mut holes = match newest.holes.get(id) {
-                    Some(Some(holes)) => holes.clone(),
-                    Some(None) => {
-                        let reason = format!("the holes of stream \"{}\" do not check", start.name);
-                        return Err(StoreError::Damaged { path: path.to_owned(), reason });
-                    }
-                    None => Holes::default(),
-                };
-                holes.forget(cursor.log_start);
-                let (mut end, state) = tail_of(&db, path, *extent, *id, start, &cursor)?;
-                // What was given up at the very end is not there to tell it.
-                if let Some(hole) = holes.iter().last().filter(|hole| hole.to > end.sequence) {
-                    end = Mark { sequence: hole.to, totals: hole.base.plus(hole.kept) };
-                }
-                match &clean {
-                    Some(mark) => {
-                        let given = mark.ends.iter().find(|given| given.0 == *id).map_or(0, |given| given.1);
-                        end.sequence = end.sequence.max(given);
-                    }
-                    None => end.sequence += UNCLEAN_GAP,
-                }
-                streams.insert(*id, Arc::new(StreamLog::new(*id, start.name.clone(), end, state, cursor, holes)));
-            }
-        }
+        let streams = found.streams.into_iter().map(|standing| {
+            let Standing { id, name, end, state, cursor, holes } = standing;
+            (id, Arc::new(StreamLog::new(id, name, end, state, cursor, holes)))
+        });
+        let streams = streams.collect();
         let id = last_extent.map_or(1, |id| id + 1);
         let log = Self {
             handle: Handle::new(db),
@@ -272,13 +225,13 @@ impl Log {
             work: Work::default(),
             commits: Commits::new(options.sync_interval),
             fault: Fault::default(),
+            doubtful: AtomicBool::new(false),
             gauge: Mutex::new(Gauge::after(&high)),
-            incidents: Mutex::new(opened.incidents),
+            incidents: Mutex::new(incidents),
             #[cfg(test)]
             abandoned: AtomicBool::new(false),
         };
         log.begin_extent(id)?;
-        log.check_headless(&headless)?;
         for stream in log.stream_list() {
             let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();
             let mut extents = log.extents_mut();
@@ -320,10 +273,16 @@ impl Log {
     }
 
     pub fn database_options(&self) -> Options {
-        store_options(self.space.memtable(), &self.log_starts)
+        let mut options = store_options(self.space.memtable(), &self.log_starts);
+        // Or a compaction that meets the damage would end all writing again.
+        options.set_paranoid_checks(!self.doubtful.load(Ordering::Relaxed));
+        options
     }
 
     pub fn failed(&self, source: rocksdb::Error) -> StoreError {
+        if source.kind() == rocksdb::ErrorKind::Corruption {
+            self.doubtful.store(true, Ordering::Relaxed);
+        }
         StoreError::database(self.directory.path(), source)
     }
 
@@ -438,33 +397,6 @@ impl Log {
             .and_then(|()| db.flush())
             .map_err(|err| self.failed(err))
     }
-
-    /// An extent whose removal was interrupted may have lost its head. It must hold nothing that is wanted.
-    fn check_headless(&self, extents: &[u32]) -> Result<(), StoreError> {
-        let streams = self.stream_list();
-        let starts: HashMap<_, _> = streams.iter().map(|s| (s.id, s.cursor_and_holes())).collect();
-        let db = self.db()?;
-        for extent in extents {
-            let mut iter = db.raw_iterator();
-            iter.seek(schema::extent_start(*extent));
-            while let Some((id, lane, sequence)) = iter.key().and_then(schema::parse)
-                && id == *extent
-            {
-                if let Lane::Data(stream) = lane
-                    && starts
-                        .get(&stream)
-                        .is_none_or(|(cursor, holes)| sequence >= cursor.log_start && holes.at(sequence).is_none())
-                {
-                    let reason =
-                        format!("extent {extent} has no head, but data of stream {stream} that is not delivered");
-                    return Err(StoreError::Damaged { path: self.directory.path().to_owned(), reason });
-                }
-                iter.next();
-            }
-            iter.status().map_err(|err| self.failed(err))?;
-        }
-        Ok(())
-    }
 }
 
 /// Options of the database with all that this log adds.
@@ -474,105 +406,31 @@ fn store_options(memtable: u64, starts: &LogStarts) -> Options {
     options
 }
 
-/// Extents by number, oldest first, and the numbers of those without a head.
-type Scan = (Vec<(u32, Found)>, Vec<u32>);
-
-/// All extents, oldest first, and those without a head. Reads one meta lane each.
-fn scan(db: &DB, path: &Path) -> Result<Scan, StoreError> {
-    let damaged = |reason: String| StoreError::Damaged { path: path.to_owned(), reason };
-    let failed = |source| StoreError::database(path, source);
-    let mut extents: Vec<(u32, Found)> = Vec::new();
-    let mut headless = Vec::new();
-    let mut iter = db.raw_iterator();
-    iter.seek(schema::extent_start(0));
-    while let Some((key, value)) = iter.item() {
-        let (id, lane, sequence) = schema::parse(key).ok_or_else(|| damaged("it holds a foreign key".into()))?;
-        if lane != Lane::Meta {
-            if extents.last().is_none_or(|last| last.0 != id) {
-                headless.push(id);
-            }
-            match id.checked_add(1) {
-                Some(next) => iter.seek(schema::extent_start(next)),
-                None => break,
-            }
-            continue;
+/// The database and what it holds, by the rules of the recovery mode.
+fn open_and_survey(
+    directory: &Directory,
+    options: &StoreOptions,
+    high: &HighWater,
+    database: impl Fn() -> Options,
+) -> Result<(DB, Survey), StoreError> {
+    let path = directory.path();
+    let opened = salvage::open_database(directory, options, &database)?;
+    let mut found = survey(&opened.db, path, high, opened.doubtful)?;
+    let mut incidents = opened.incidents;
+    let mut db = opened.db;
+    match (found.damage.take(), options.recovery) {
+        (None, _) | (_, RecoveryMode::Salvage) => {}
+        (Some(reason), RecoveryMode::Fail) => return Err(StoreError::Damaged { path: path.to_owned(), reason }),
+        (Some(reason), RecoveryMode::Reset) => {
+            drop(db);
+            let opened = salvage::delete(directory, &reason, &database)?;
+            found = survey(&opened.db, path, high, true)?;
+            incidents = opened.incidents;
+            db = opened.db;
         }
-        if extents.last().is_none_or(|last| last.0 != id) {
-            extents.push((id, Found::default()));
-        }
-        let bad = || damaged(format!("the head of extent {id} does not check"));
-        if let Some((_, found)) = extents.last_mut() {
-            match Meta::from_sequence(sequence) {
-                Some(Meta::Header) => found.header = Some(schema::decode_value(value).ok_or_else(bad)?),
-                Some(Meta::Start(s)) => _ = found.starts.insert(s, schema::decode_value(value).ok_or_else(bad)?),
-                Some(Meta::Cursor(s)) => _ = found.cursors.insert(s, schema::decode_value(value)),
-                Some(Meta::Clean) => found.clean = schema::decode_value(value),
-                Some(Meta::Clock) => found.clock = schema::decode_value(value),
-                Some(Meta::Holes(s)) => _ = found.holes.insert(s, schema::decode_value(value)),
-                None => return Err(bad()),
-            }
-        }
-        iter.next();
     }
-    iter.status().map_err(failed)?;
-    headless.extend(extents.iter().filter(|(_, found)| found.header.is_none()).map(|(id, _)| *id));
-    extents.retain(|(_, found)| found.header.is_some());
-    Ok((extents, headless))
-}
-
-/// Where a stream ends in the newest extent, and the state in force there.
-fn tail_of(
-    db: &DB,
-    path: &Path,
-    extent: u32,
-    stream: u32,
-    start: &StreamStart,
-    cursor: &CursorRecord,
-) -> Result<(Mark, record::StateMap), StoreError> {
-    let failed = |source| StoreError::database(path, source);
-    let mut end = Mark { sequence: start.first.max(1), totals: start.totals };
-    if cursor.position > end.sequence {
-        end = Mark { sequence: cursor.position, totals: cursor.totals };
-    }
-    let bounded = |lane| {
-        let mut options = ReadOptions::default();
-        options.set_iterate_lower_bound(schema::key(extent, lane, 0).to_vec());
-        options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
-        db.raw_iterator_opt(options)
-    };
-    let mut last = bounded(Lane::Data(stream));
-    last.seek_to_last();
-    // A damaged last record still takes its number; the one before it tells the sums.
-    let mut taken = 0;
-    while let Some((key, value)) = last.item() {
-        let sequence = schema::parse(key).map_or(0, |k| k.2);
-        taken = taken.max(sequence + 1);
-        if sequence < end.sequence {
-            break;
-        }
-        if let Ok(record) = record::decode(sequence, value.to_vec()) {
-            end = Mark { sequence: sequence + 1, totals: record.after() };
-            break;
-        }
-        last.prev();
-    }
-    last.status().map_err(failed)?;
-    let mut state = record::StateMap::new();
-    let mut iter = bounded(Lane::State(stream));
-    iter.seek_to_first();
-    while let Some((key, value)) = iter.item() {
-        let sequence = schema::parse(key).map_or(0, |k| k.2);
-        if let Ok(record) = record::decode(sequence, value.to_vec()) {
-            if sequence >= end.sequence {
-                end = Mark { sequence: sequence + 1, totals: record.after() };
-            }
-            apply_record(&mut state, record);
-        }
-        iter.next();
-    }
-    iter.status().map_err(failed)?;
-    end.sequence = end.sequence.max(taken);
-    Ok((end, state))
+    incidents.append(&mut found.incidents);
+    Ok((db, Survey { incidents, ..found }))
 }
 
 /// Puts a record of the state lane into force.

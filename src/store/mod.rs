@@ -16,9 +16,10 @@
 //! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
 //! accounting,
 //! `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks that refuse,
-//! `salvage` stores that are damaged, `highwater` how far they had come, `directory` and `registry` who has the store open.
+//! `salvage` and `survey` stores that are damaged, `walk` around damaged blocks, `aside` what could not be used, `highwater` how far they had come, `directory` and `registry` who has the store open.
 
 mod age;
+mod aside;
 pub mod clock;
 mod cursor;
 mod directory;
@@ -41,9 +42,13 @@ mod retention;
 mod salvage;
 pub mod schema;
 mod stream;
+mod survey;
+mod walk;
 
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod salvage_tests;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +57,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use age::Retention;
+pub use aside::SetAside;
 pub use clock::{Arrival, ClockStep, wall_clock};
 pub use cursor::{Cause, Pass};
 pub use domains::Domain;
@@ -60,7 +66,7 @@ pub use error::StoreError;
 pub use giving_up::{GivenUp, Plan};
 pub use log::StoreOptions;
 pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
-pub use salvage::Incident;
+pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
 
@@ -135,6 +141,16 @@ impl Store {
     /// Bytes that the directory occupies.
     pub fn disk_bytes(&self) -> u64 {
         self.log().directory.disk_bytes()
+    }
+
+    /// What could not be used and is kept for a person to look at, the oldest first.
+    pub fn set_aside(&self) -> Vec<SetAside> {
+        aside::list(self.location())
+    }
+
+    /// Removes what was set aside longer ago than `age`; how many bytes that were.
+    pub fn remove_set_aside(&self, age: Duration) -> std::io::Result<u64> {
+        aside::remove_older_than(self.location(), age)
     }
 
     pub fn location(&self) -> &Path {

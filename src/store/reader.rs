@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rocksdb::{DB, DBRawIterator, ReadOptions};
+use rocksdb::DB;
 
 use super::clock::Arrival;
 use super::error::StoreError;
@@ -13,6 +13,8 @@ use super::log::{Log, apply_record};
 use super::record::{self, Body, Record, Sequence, StateMap, Totals};
 use super::schema::{self, IndexEntry, Lane};
 use super::stream::{Chunk, Stream, StreamLog};
+use super::survey::state_before;
+use super::walk::Walk;
 
 /// Extents that a reader looks at in one go.
 const SPANS: usize = 64;
@@ -145,20 +147,20 @@ impl Log {
         let to = committed.min(piece.to);
         let db = self.db()?;
         let data_end = piece.data_end(committed);
-        let mut data = iterate(&db, piece.extent, piece.data(stream.id), piece.from, data_end, false);
-        let mut state = iterate(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
-        let sequence = |iter: &DBRawIterator<'_>| iter.key().and_then(schema::parse).map(|key| key.2);
+        let mut data = walk(&db, piece.extent, piece.data(stream.id), piece.from, data_end, false);
+        let mut state = walk(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
         loop {
-            let iter = match (sequence(&data), sequence(&state)) {
+            let iter = match (data.sequence(), state.sequence()) {
                 (Some(d), Some(s)) if d < s => &mut data,
                 (_, Some(_)) => &mut state,
                 (Some(_), None) => &mut data,
                 (None, None) => break,
             };
             if chunk.records.len() >= max_records || *bytes >= max_bytes {
+                chunk.skip(data.take_skipped());
                 return Ok(true);
             }
-            if let (Some(at), Some(value)) = (sequence(iter), iter.value()) {
+            if let (Some(at), Some(value)) = (iter.sequence(), iter.value()) {
                 match record::decode(at, value.to_vec()) {
                     // The state at the beginning of a thinned piece is no record.
                     Ok(Record { body: Body::Snapshot(_), .. }) if piece.thinned => {}
@@ -173,32 +175,37 @@ impl Log {
             iter.next();
         }
         data.status().and_then(|()| state.status()).map_err(|err| self.failed(err))?;
+        chunk.skip(data.take_skipped());
+        chunk.skip(state.take_skipped());
         Ok(false)
     }
 
     /// See [`Stream::state_at`].
     pub fn state_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<StateMap, StoreError> {
-        let holes = stream.holes();
-        let (extent, lane, to) = match holes.at(sequence) {
-            // The snapshot stands at the beginning.
-            Some(hole) => (hole.extent, Lane::ThinState(stream.id), sequence.max(hole.from + 1)),
-            None => match self.extents().spans(stream.id, sequence, 1).first() {
-                Some(span) => (span.extent, Lane::State(stream.id), sequence),
-                None => return Ok(StateMap::new()),
-            },
-        };
         let mut state = StateMap::new();
-        let db = self.db()?;
-        // From the snapshot on, which stands at 0.
-        let mut iter = iterate(&db, extent, lane, 0, to, true);
-        while let Some((key, value)) = iter.item() {
-            let Some((_, _, at)) = schema::parse(key) else { break };
-            if let Ok(record) = record::decode(at, value.to_vec()) {
-                apply_record(&mut state, record);
+        if let Some(hole) = stream.holes().at(sequence) {
+            // The snapshot stands at the beginning.
+            let to = sequence.max(hole.from + 1);
+            let db = self.db()?;
+            let mut iter = walk(&db, hole.extent, Lane::ThinState(stream.id), 0, to, true);
+            while let Some(at) = iter.sequence() {
+                if let Some(record) = iter.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
+                    apply_record(&mut state, record);
+                }
+                iter.next();
             }
-            iter.next();
+            iter.status().map_err(|err| self.failed(err))?;
+            return Ok(state);
         }
-        iter.status().map_err(|err| self.failed(err))?;
+        let mut extents: Vec<u32> = {
+            let extents = self.extents();
+            let Some(span) = extents.spans(stream.id, sequence, 1).first().copied() else { return Ok(state) };
+            let spans = extents.spans(stream.id, 0, usize::MAX).into_iter();
+            spans.map(|span| span.extent).filter(|extent| *extent < span.extent).chain([span.extent]).collect()
+        };
+        extents.reverse();
+        let db = self.db()?;
+        state_before(&db, stream.id, extents.into_iter(), sequence, &mut state).map_err(|err| self.failed(err))?;
         Ok(state)
     }
 
@@ -215,11 +222,9 @@ impl Log {
             for piece in &pieces.list {
                 let to = piece.data_end(stream.committed.load(Ordering::Acquire));
                 let db = self.db()?;
-                let mut iter = iterate(&db, piece.extent, piece.index(stream.id), piece.from, to, true);
-                while let Some((key, value)) = iter.item() {
-                    if let (Some((_, _, at)), Some(entry)) =
-                        (schema::parse(key), schema::decode_value::<IndexEntry>(value))
-                    {
+                let mut iter = walk(&db, piece.extent, piece.index(stream.id), piece.from, to, true);
+                while let Some(at) = iter.sequence() {
+                    if let Some(entry) = iter.value().and_then(schema::decode_value::<IndexEntry>) {
                         let entry = IndexEntry { totals: entry.totals.plus(piece.base), ..entry };
                         if wanted(&entry) {
                             return Ok(Some((at, entry)));
@@ -244,10 +249,9 @@ impl Log {
             for piece in &pieces.list {
                 let to = piece.data_end(stream.committed.load(Ordering::Acquire));
                 let db = self.db()?;
-                let mut iter = iterate(&db, piece.extent, piece.data(stream.id), piece.from, to, true);
-                while let Some((key, value)) = iter.item() {
-                    let at = schema::parse(key).map_or(0, |key| key.2);
-                    if let Ok(record) = record::decode(at, value.to_vec()) {
+                let mut iter = walk(&db, piece.extent, piece.data(stream.id), piece.from, to, true);
+                while let Some(at) = iter.sequence() {
+                    if let Some(record) = iter.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
                         return Ok(Some(record.arrival));
                     }
                     iter.next();
@@ -270,10 +274,9 @@ impl Log {
     ) -> Result<(), StoreError> {
         let to = stream.committed.load(Ordering::Acquire).min(piece.to);
         let db = self.db()?;
-        let mut iter = iterate(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
-        while let Some((key, value)) = iter.item() {
-            let at = schema::parse(key).map_or(0, |key| key.2);
-            if let Ok(record) = record::decode(at, value.to_vec()) {
+        let mut iter = walk(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
+        while let Some(at) = iter.sequence() {
+            if let Some(record) = iter.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
                 visit(record);
             }
             iter.next();
@@ -292,22 +295,9 @@ impl Log {
     }
 }
 
-fn iterate<'a>(
-    db: &'a DB,
-    extent: u32,
-    lane: Lane,
-    from: Sequence,
-    to: Sequence,
-    fill_cache: bool,
-) -> DBRawIterator<'a> {
-    let mut options = ReadOptions::default();
-    options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
-    options.set_iterate_upper_bound(schema::key(extent, lane, to.max(from)).to_vec());
+fn walk(db: &DB, extent: u32, lane: Lane, from: Sequence, to: Sequence, fill_cache: bool) -> Walk<'_> {
     // Read once; the cache is for the files' indexes.
-    options.fill_cache(fill_cache);
-    let mut iter = db.raw_iterator_opt(options);
-    iter.seek_to_first();
-    iter
+    Walk::new(db, extent, lane, from, to.max(from), fill_cache)
 }
 
 impl Stream {

@@ -75,8 +75,19 @@ pub struct Chunk {
     pub records: Vec<Record>,
     /// Records that did not check and were left out.
     pub damaged: Vec<Sequence>,
+    /// Stretches, both ends included, of which nothing could be read. Records may or may not have been there: the sums of the
+    /// next record tell.
+    pub unreadable: Vec<(Sequence, Sequence)>,
     /// Where the next read begins; `None` when nothing more is stored.
     pub next: Option<Sequence>,
+}
+
+impl Chunk {
+    pub(super) fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
+        let end = stretches.iter().map(|stretch| stretch.1.saturating_add(1)).max();
+        self.next = self.next.max(end);
+        self.unreadable.extend(stretches);
+    }
 }
 
 /// The part of a stream that lives as long as the log.
@@ -501,13 +512,20 @@ impl Stream {
     pub fn append(&self, first: Sequence, records: &[NewRecord<'_>]) -> Result<Mark, StoreError> {
         let start = Instant::now();
         let log = self.log();
-        log.accepts()?;
         let bytes: u64 = records.iter().map(|r| payload_len(r.payload) as u64 + OVERHEAD).sum();
         let arrival = log.time.arrival();
         if log.time.is_unsaved() {
             log.work.announce();
         }
-        let ticket = log.enter(bytes)?;
+        let ticket = match log.accepts().and_then(|()| log.enter(bytes)) {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                // The numbers are given out all the same.
+                let mut writer = lock(&self.stream.writer);
+                writer.given = writer.given.max(first.max(writer.end.sequence) + records.len() as u64);
+                return Err(error);
+            }
+        };
 
         let mut writer = lock(&self.stream.writer);
         let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };

@@ -106,7 +106,7 @@ fn a_position_is_not_used_twice_after_an_unclean_end() {
 }
 
 /// Closes the files and does nothing else: what a killed process leaves.
-fn crash(stream: Stream) {
+pub fn crash(stream: Stream) {
     stream.store().log().abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
 }
 
