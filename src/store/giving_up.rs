@@ -160,7 +160,7 @@ impl Stream {
         enough: &impl Fn(Totals) -> bool,
     ) -> Result<Option<Found>, StoreError> {
         let (log, stream) = self.parts();
-        let full = log.space.memtable() / 4;
+        let full = log.extent_bytes() / 4;
         let mut encoder = Encoder::default();
         let mut at = from;
         // Complete GOPs, and what is to stay of the one that is being read.
@@ -219,7 +219,7 @@ impl Stream {
         if from >= to {
             return Ok(None);
         }
-        let full = log.space.memtable() / 4;
+        let full = log.extent_bytes() / 4;
         let mut copies = Copies::default();
         let mut encoder = Encoder::default();
         let mut at = Some(from);

@@ -173,7 +173,7 @@ impl Log {
         if !everything && !self.time.is_unsaved() && !streams.iter().any(|stream| stream.is_dirty()) {
             return Ok(());
         }
-        let min_bytes = self.space.memtable() / TRIMS_PER_MEMTABLE / streams.len().max(1) as u64;
+        let min_bytes = self.extent_bytes() / TRIMS_PER_MEMTABLE / streams.len().max(1) as u64;
         // Inside the gate: a switch of extents writes cursors too, and must not be overtaken by older ones.
         let ticket = self.enter(0)?;
         let moved: Vec<_> = streams.iter().filter_map(|s| Some((s, s.take_dirty()?))).collect();
