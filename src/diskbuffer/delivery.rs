@@ -58,8 +58,8 @@ pub struct Delivery {
     pub(super) run: Option<Arc<Domain>>,
     /// What has passed since downstream was flushed and is not trusted yet.
     pub(super) probation: Option<Probation>,
-    /// A retry begins with a flush of downstream.
-    pub(super) flush_first: bool,
+    /// How downstream is tried, or will be when it is time.
+    pub(super) attempt: Attempt,
     pub(super) draining: Option<Draining>,
     /// Caps that downstream refuses: what has them is left out (`on-unnegotiable=skip`).
     pub(super) refused_caps: Option<Refused>,
@@ -94,6 +94,15 @@ pub(super) struct Sticky {
     pub sent: bool,
 }
 
+/// How a downstream that refuses is tried. A latched `queue` takes nothing before it is flushed, and says so at once; a sink
+/// that works again needs no flush, and `srtsink` calling a listener (GStreamer 1.22) sends nothing any more after one.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attempt {
+    #[default]
+    Plain,
+    Flushing,
+}
+
 /// How output begins.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Start {
@@ -108,7 +117,7 @@ pub(super) enum Start {
 #[allow(clippy::large_enum_variant)]
 enum Step {
     Stop,
-    /// Begin at the cursor; after a refusal downstream is flushed first.
+    /// Begin at the cursor, after a flush of downstream or without.
     Begin {
         flush: bool,
     },
@@ -185,7 +194,7 @@ impl DiskBuffer {
                 }
                 d.retry_at = None;
                 d.generation = state.generation;
-                return Step::Begin { flush: std::mem::take(&mut d.flush_first) };
+                return Step::Begin { flush: d.attempt == Attempt::Flushing };
             }
             if d.generation != state.generation {
                 d.generation = state.generation;

@@ -273,6 +273,11 @@ impl DiskBuffer {
 
     fn end_run(&self) {
         let Some(session) = self.session() else { return };
+        let dropped = lock(&self.ingest).take_dropped();
+        if let Some((reason, dropped)) = dropped {
+            let at = self.state().end.sequence;
+            self.tell_dropped(reason, at, at, dropped);
+        }
         // In order: what was stored before it is delivered before it.
         if self.state().tail.has_unstored() {
             self.spool_rest(&session);

@@ -85,7 +85,14 @@ impl Ingest {
         self.flushes += u64::from(resets);
         let detector = std::mem::take(&mut self.detector);
         let flushed = self.flushed || self.domain_written;
-        *self = Self { detector, flushed, flushes: self.flushes, ..Self::default() };
+        // What follows begins at a keyframe all the same; the gap has no place in the new segment.
+        let dropped = self.dropped.take().map(|dropped| Dropped { from: None, ..dropped });
+        *self = Self { detector, flushed, dropped, flushes: self.flushes, ..Self::default() };
+    }
+
+    /// What was dropped at the entrance and not told yet: the reason, and how much.
+    pub fn take_dropped(&mut self) -> Option<(&'static str, Totals)> {
+        self.dropped.take().map(|dropped| (dropped.reason.reason(), dropped.totals))
     }
 
     pub fn flushes(&self) -> u64 {
@@ -516,10 +523,9 @@ impl DiskBuffer {
             (state.cursor, state.end)
         };
         // For the disk's sake one step at a time: it says by itself when it has enough.
-        let next =
-            session.stream.next_sync(cursor.position, |entry| State::fits_from(settings, end.totals, entry.totals));
+        let next = session.stream.first_sync(cursor.position, |totals| State::fits_from(settings, end.totals, totals));
         let (to, kept) = match next {
-            Ok(Some((sequence, entry))) => (Mark { sequence, totals: entry.totals }, true),
+            Ok(Some(mark)) => (mark, true),
             Ok(None) => (end, false),
             Err(err) => {
                 gst::warning!(CAT, imp = self, "The backlog cannot be read: {err}");

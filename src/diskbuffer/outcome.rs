@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::delivery::Delivery;
+use super::delivery::{Attempt, Delivery};
 use super::imp::{CAT, DiskBuffer, Session};
 use super::pace::Pace;
 use super::settings::{OnUnnegotiable, Settings};
@@ -19,6 +19,8 @@ use crate::store::{Cause, Mark, Sequence, Sync, Totals};
 
 /// How long downstream has to accept before it is believed.
 pub(super) const PROBATION: Duration = Duration::from_millis(150);
+/// Records that only a downstream takes that works: a `queue` whose sink is away takes one or two.
+const WORKING: usize = 8;
 /// How often the level is told while draining.
 const DRAIN_REPORT: Duration = Duration::from_secs(1);
 
@@ -80,10 +82,7 @@ impl DiskBuffer {
     ) {
         match result {
             Ok(_) => self.passed(d, session, passed, true),
-            Err(flow) => {
-                d.probation = None;
-                self.refused(d, flow);
-            }
+            Err(flow) => self.refused(d, flow),
         }
     }
 
@@ -358,11 +357,20 @@ impl DiskBuffer {
                 d.rewind(self.state().cursor.position.min(position));
             }
             Answer::Wait => {
+                let taken = d.probation.take().map_or(0, |probation| probation.passed.len());
                 if first {
                     gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and tried again");
                     self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
+                } else if taken == 0 && d.attempt == Attempt::Plain {
+                    d.attempt = Attempt::Flushing;
+                    d.retry_at = Some(Instant::now());
+                    return;
                 }
-                d.flush_first = true;
+                if taken >= WORKING {
+                    // It did come back, for a moment.
+                    d.attempts = 0;
+                }
+                d.attempt = Attempt::Plain;
                 self.retry_later(d);
             }
         }

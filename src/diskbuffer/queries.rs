@@ -58,7 +58,7 @@ impl DiskBuffer {
             // in any case.
             gst::QueryViewMut::Allocation(_) => false,
             // Pooled memory is copied on arrival.
-            gst::QueryViewMut::Drain(_) => true,
+            gst::QueryViewMut::Drain(_) => self.state().flow.is_ok(),
             _ if serialized => false,
             _ => gst::Pad::query_default(pad, Some(&*self.obj()), query),
         }
@@ -93,6 +93,7 @@ impl DiskBuffer {
     pub(super) fn src_event(&self, pad: &gst::Pad, mut event: gst::Event) -> bool {
         match event.type_() {
             gst::EventType::CustomUpstream | gst::EventType::CustomBoth if self.acknowledged_by(&event) => return true,
+            gst::EventType::Reconfigure => self.linked_again(),
             // It speaks of frames that left upstream long ago: nothing there can be done about them.
             gst::EventType::Qos if !self.state().is_live() => return true,
             _ => {}
@@ -105,5 +106,19 @@ impl DiskBuffer {
             event.set_running_time_offset(before.saturating_sub(offset));
         }
         gst::Pad::event_default(pad, Some(&*self.obj()), event)
+    }
+
+    /// Downstream was not linked when the first data came: that is over now.
+    fn linked_again(&self) {
+        {
+            let mut state = self.state();
+            if state.flow != Err(gst::FlowError::NotLinked) {
+                return;
+            }
+            state.flow = Ok(gst::FlowSuccess::Ok);
+            state.generation += 1;
+        }
+        self.item_add.notify_all();
+        self.item_del.notify_all();
     }
 }

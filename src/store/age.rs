@@ -111,7 +111,7 @@ impl Log {
                 start = Start { at: cursor.log_start, arrival: self.arrival_at(stream, cursor.log_start)?, next: None };
             }
             if start.next.is_none() {
-                start.next = self.next_sync(stream, cursor.log_start, |_| true)?;
+                start.next = self.next_sync(stream, cursor.log_start, |_, _| true)?;
             }
             let Some((sequence, entry)) = start.next.filter(|next| next.0 <= cursor.resume) else {
                 if cursor.totals.bytes.saturating_sub(cursor.log_start_bytes) > MAX_UNINDEXED {
@@ -152,7 +152,7 @@ impl Log {
             return Ok(None);
         }
         let end = stream.written_mark();
-        let young = self.next_sync(stream, cursor.resume, |entry| !too_old(entry.arrival))?;
+        let young = self.next_sync(stream, cursor.resume, |_, entry| !too_old(entry.arrival))?;
         Ok(Some(young.map_or(end, |(sequence, entry)| Mark { sequence, totals: entry.totals })))
     }
 

@@ -8,14 +8,17 @@ use std::sync::atomic::Ordering;
 use super::clock::Arrival;
 use super::error::StoreError;
 use super::log::Log;
-use super::record::{self, Body, Record, Sequence, StateMap, Totals};
+use super::record::{self, Body, Record, Sequence, StateMap, Sync, Totals};
 use super::schema::{self, IndexEntry, Lane};
-use super::stream::{Chunk, Stream, StreamLog};
+use super::stream::{Chunk, Mark, Stream, StreamLog};
 use super::survey::state_before;
 use super::walk::Walk;
 
 /// Extents that a reader looks at in one go.
 const SPANS: usize = 64;
+/// What is read at a time in search of a sync point.
+const SCAN_RECORDS: usize = 256;
+const SCAN_BYTES: usize = 1 << 20;
 
 /// A stretch of a stream in one extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,7 +206,7 @@ impl Log {
         &self,
         stream: &StreamLog,
         sequence: Sequence,
-        wanted: impl Fn(&IndexEntry) -> bool,
+        mut wanted: impl FnMut(Sequence, &IndexEntry) -> bool,
     ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
         let mut from = sequence + 1;
         loop {
@@ -216,7 +219,7 @@ impl Log {
                 while let Some(at) = iter.sequence() {
                     if let Some(entry) = iter.value().and_then(schema::decode_value::<IndexEntry>) {
                         let entry = IndexEntry { totals: entry.totals.plus(piece.base), ..entry };
-                        if wanted(&entry) {
+                        if wanted(at, &entry) {
                             return Ok(Some((at, entry)));
                         }
                     }
@@ -322,6 +325,42 @@ impl Stream {
         wanted: impl Fn(&IndexEntry) -> bool,
     ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
         let (log, stream) = self.parts();
-        log.next_sync(stream, sequence, wanted)
+        log.next_sync(stream, sequence, |_, entry| wanted(entry))
+    }
+
+    /// The first sync point after `sequence` whose sums `wanted` approves of; sums grow, so all later ones are approved of
+    /// too. The index finds the neighbourhood, the records themselves the place.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn first_sync(&self, sequence: Sequence, wanted: impl Fn(Totals) -> bool) -> Result<Option<Mark>, StoreError> {
+        let (log, stream) = self.parts();
+        // One interval of the index lies between the last that is not enough and the first that is.
+        let mut at = sequence + 1;
+        let indexed = log.next_sync(stream, sequence, |sequence, entry| {
+            let enough = wanted(entry.totals);
+            if !enough {
+                at = sequence + 1;
+            }
+            enough
+        })?;
+        let known = indexed.map(|(sequence, entry)| Mark { sequence, totals: entry.totals });
+        let until = known.map_or(Sequence::MAX, |known| known.sequence);
+        loop {
+            let chunk = self.read(at, SCAN_RECORDS, SCAN_BYTES)?;
+            for record in chunk.records.iter().take_while(|record| record.sequence < until) {
+                if let Body::Buffer(header) = &record.body
+                    && header.sync != Sync::None
+                    && wanted(record.before)
+                {
+                    return Ok(Some(Mark { sequence: record.sequence, totals: record.before }));
+                }
+            }
+            match chunk.next.filter(|next| *next < until) {
+                Some(next) => at = next,
+                None => return Ok(known),
+            }
+        }
     }
 }

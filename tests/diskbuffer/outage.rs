@@ -52,9 +52,9 @@ fn outage_with(answer: gst::FlowError) {
     let seen = rig.sink.buffers();
     assert!(seen[25].flags.contains(gst::BufferFlags::DISCONT));
     assert_eq!(seen[25].data, [sps(), pps(), see(&frame(20, GOP, 2000)).data].concat());
-    use gst::EventType::{Caps, FlushStart, FlushStop, Segment, StreamStart};
+    use gst::EventType::{Caps, Segment, StreamStart};
     let events: Vec<_> = rig.sink.events().split_off(events_before).into_iter().map(|(_, e)| e.type_()).collect();
-    assert!(events.ends_with(&[FlushStart, FlushStop, StreamStart, Caps, Segment]), "{events:?}");
+    assert!(events.ends_with(&[StreamStart, Caps, Segment]), "{events:?}");
     let times = rig.sink.running_times();
     assert_eq!(
         times[25..35],
@@ -103,7 +103,7 @@ fn an_unlinked_sink_can_be_replaced_by_another() {
     src.link(&pad).unwrap();
     other.wait_buffers(20);
     assert_eq!(other.buffers().iter().map(number).collect::<Vec<_>>(), (20..40).collect::<Vec<_>>());
-    assert_eq!(other.events()[..5].iter().filter(|(at, e)| *at == 0 && e.is_sticky()).count(), 3);
+    assert_eq!(other.events().iter().filter(|(at, e)| *at == 0 && e.is_sticky()).count(), 3);
 }
 
 #[test]
