@@ -285,6 +285,13 @@ impl StreamLog {
         lock(&self.progress).holes.clone()
     }
 
+    /// All that was kept of what was given up is gone.
+    pub fn forget_holes(&self) {
+        let mut progress = lock(&self.progress);
+        progress.holes = Arc::default();
+        progress.holes_dirty = true;
+    }
+
     /// Cursor and holes as they are, of the same moment.
     pub fn cursor_and_holes(&self) -> (CursorRecord, Arc<Holes>) {
         let progress = lock(&self.progress);
