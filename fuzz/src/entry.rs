@@ -86,7 +86,7 @@ pub fn records(data: &[u8]) {
     INIT.call_once(|| {
         gst::init().unwrap_or_else(|err| panic!("{err}"));
         // What they complain about is what is tried here.
-        for domain in ["GStreamer", "GStreamer-Video"] {
+        for domain in ["GStreamer", "GStreamer-Audio", "GStreamer-Video"] {
             let levels = gst::glib::LogLevels::all();
             gst::glib::log_set_handler(Some(domain), levels, false, false, |_, _, _| {});
         }
@@ -282,6 +282,10 @@ mod tests {
             [&[1], &bytes[..bytes.len() - 4]].concat()
         };
         save("records", "buffer".into(), record(Body::Buffer(header), &[1, 2, 3]));
+        let mut toc = gst::Toc::new(gst::TocScope::Global);
+        toc.make_mut().append_entry(gst::TocEntry::new(gst::TocEntryType::Edition, "1"));
+        let stream = gst::Stream::new(Some("cam/v"), None, gst::StreamType::VIDEO, gst::StreamFlags::empty());
+        let collection = gst::StreamCollection::builder(Some("cam")).stream(stream).build();
         let events = [
             gst::event::StreamStart::new("camera/1"),
             gst::event::Caps::new(&gst::Caps::builder("video/x-h264").field("width", 640i32).build()),
@@ -290,6 +294,8 @@ mod tests {
             gst::event::Gap::new(gst::ClockTime::SECOND, gst::ClockTime::SECOND),
             gst::event::CustomDownstream::new(gst::Structure::builder("alarm").field("door", 3i32).build()),
             gst::event::Eos::new(),
+            gst::event::Toc::new(&toc, false),
+            gst::event::StreamCollection::new(&collection),
         ];
         for (number, event) in events.iter().enumerate() {
             let coded = event::encode(event);

@@ -35,6 +35,27 @@ pub fn signals() -> Vec<glib::subclass::Signal> {
             .class_handler(move |values| Some(element(values).is_some_and(|e| e.imp().rewind()).to_value()))
             .build(),
     );
+    signals.push(
+        Signal::builder("clear")
+            .return_type::<bool>()
+            .action()
+            .run_last()
+            .class_handler(move |values| Some(element(values).is_some_and(|e| e.imp().purge(0, u64::MAX)).to_value()))
+            .build(),
+    );
+    signals.push(
+        Signal::builder("purge")
+            .param_types([u64::static_type(), u64::static_type()])
+            .return_type::<bool>()
+            .action()
+            .run_last()
+            .class_handler(move |values| {
+                let range = position(values, 1).zip(position(values, 2));
+                let done = element(values).zip(range).is_some_and(|(e, (from, to))| e.imp().purge(from, to));
+                Some(done.to_value())
+            })
+            .build(),
+    );
     signals
 }
 

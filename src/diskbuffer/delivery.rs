@@ -241,7 +241,15 @@ impl DiskBuffer {
     }
 
     pub(super) fn read(&self, d: &mut Delivery, session: &Session, until: Sequence) {
-        match session.stream.read(d.position, CHUNK_RECORDS, CHUNK_BYTES) {
+        // What is read now may not be thinned meanwhile.
+        self.state().taken_until = Sequence::MAX;
+        let read = session.stream.read(d.position, CHUNK_RECORDS, CHUNK_BYTES);
+        let taken = match &read {
+            Ok(chunk) => chunk.next.unwrap_or(d.position).min(until),
+            Err(_) => d.position,
+        };
+        self.state().taken_until = taken;
+        match read {
             Ok(chunk) => {
                 if let (Some(first), Some(last)) = (chunk.damaged.first(), chunk.damaged.last()) {
                     gst::element_imp_warning!(
@@ -304,9 +312,8 @@ impl DiskBuffer {
             }
         };
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
-        d.position = position;
-        d.held = None;
-        d.chunk.clear();
+        d.rewind(position);
+        self.state().taken_until = position;
         d.sticky.clear();
         d.domain = None;
         d.offset = None;
@@ -385,6 +392,7 @@ pub(super) fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
         Some(item) => {
             state.from_disk = false;
             d.position = item.sequence + 1;
+            state.taken_until = d.position;
             note_oldest(state, &item.content, item.sequence);
             Fetched::Memory(item)
         }

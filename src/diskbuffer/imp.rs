@@ -193,7 +193,11 @@ impl DiskBuffer {
         let tender = ElementTender::new(&self.obj());
         let session = Arc::new(Session { stream, _share: MemoryShare::new() });
         *lock(&self.session) = Some(session.clone());
+        session.stream.set_retention(settings.retention());
         session.stream.set_tender(Arc::new(tender));
+        for incident in session.stream.take_incidents() {
+            self.tell_incident(&incident);
+        }
         Ok(())
     }
 
@@ -212,6 +216,8 @@ impl DiskBuffer {
         state.explicit = settings.ack_mode == AckMode::Explicit;
         state.sent.clear();
         state.sent_until = 0;
+        state.taken_until = 0;
+        state.acknowledged_until = 0;
         state.passed = Totals::default();
         state.oldest_captured_at = None;
         state.caps = None;
@@ -397,7 +403,15 @@ impl ObjectImpl for DiskBuffer {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        Arc::make_mut(&mut *lock(&self.settings)).set(pspec.name(), value);
+        let retention = {
+            let mut settings = lock(&self.settings);
+            let before = settings.retention();
+            Arc::make_mut(&mut *settings).set(pspec.name(), value);
+            Some(settings.retention()).filter(|retention| *retention != before)
+        };
+        if let (Some(retention), Some(session)) = (retention, self.session()) {
+            session.stream.set_retention(retention);
+        }
         // A limit may have been raised.
         self.item_del.notify_all();
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
+use super::giving_up::with;
 use super::imp::{CAT, DiskBuffer, Session, Signal};
 use super::settings::{FlushMode, Leaky, Persist, Settings};
 use super::state::{Full, State, change_state};
@@ -19,7 +20,7 @@ use crate::media::event::{self, Coded, Place};
 use crate::media::keyframe::{Detector, Verdict};
 use crate::media::{meta, reference};
 use crate::store::domains::flushed;
-use crate::store::{Body, Count, Mark, NewRecord, StoreError, Sync, Totals};
+use crate::store::{Body, Cause, Mark, NewRecord, StoreError, Sync, Totals};
 
 /// Longest step of running time that counts as media time: a source that sleeps for a day has not filled a day.
 const MAX_STEP: i64 = 10_000_000_000;
@@ -107,6 +108,7 @@ impl Ingest {
             list_remaining,
             running_time: self.running_time(buffer.dts_or_pts()),
             captured_at: reference::utc(buffer).unwrap_or(now),
+            arrival: None,
         }
     }
 
@@ -474,8 +476,10 @@ impl DiskBuffer {
             match settings.leaky {
                 Leaky::Upstream => return Ok(Room::Drop(reason)),
                 // What is not on the disk cannot be traded for space there.
-                Leaky::Downstream if reason == Full::Memory => return Ok(Room::Drop(reason)),
-                Leaky::Downstream => {
+                Leaky::Downstream | Leaky::Thin if reason == Full::Memory => return Ok(Room::Drop(reason)),
+                // Near the floor there is no room for what would stay.
+                Leaky::Thin if reason != Full::Disk && self.thin_oldest(session, &settings, reason) => {}
+                Leaky::Downstream | Leaky::Thin => {
                     if !self.drop_oldest(session, &settings, reason) && sync == Sync::None {
                         return Ok(Room::Drop(reason));
                     }
@@ -529,7 +533,7 @@ impl DiskBuffer {
             if to.sequence <= state.cursor.position {
                 return true;
             }
-            let dropped = state.drop_until(&session.stream, to);
+            let dropped = state.drop_until(&session.stream, to, Cause::Dropped);
             session.stream.set_cursor(state.cursor);
             dropped
         };
@@ -579,7 +583,7 @@ impl DiskBuffer {
             let from = state.cursor.position;
             let dropped = (mode == FlushMode::Discard).then(|| {
                 let end = state.end;
-                let (dropped, rejected) = state.drop_until(&session.stream, end);
+                let (dropped, rejected) = state.drop_until(&session.stream, end, Cause::Dropped);
                 (from, end.sequence, with(dropped, rejected))
             });
             state.gap = false;
@@ -642,7 +646,7 @@ impl DiskBuffer {
             }
             state.flow = Ok(gst::FlowSuccess::Ok);
             let (from, end) = (state.cursor.position, state.end);
-            let (dropped, rejected) = state.drop_until(&session.stream, end);
+            let (dropped, rejected) = state.drop_until(&session.stream, end, Cause::Dropped);
             state.gap = false;
             session.stream.set_cursor(state.cursor);
             (from, end.sequence, with(dropped, rejected))
@@ -660,11 +664,6 @@ impl DiskBuffer {
             self.report();
         }
     }
-}
-
-/// What was dropped on the disk and in memory alone.
-fn with(stored: Totals, unstored: Count) -> Totals {
-    stored.plus(Totals { buffers: unstored.buffers, bytes: unstored.bytes, time: 0 })
 }
 
 /// What a buffer adds to the sums, but for time.

@@ -53,6 +53,7 @@ use gst::prelude::*;
 
 mod actions;
 mod delivery;
+mod giving_up;
 mod imp;
 mod ingest;
 mod outcome;

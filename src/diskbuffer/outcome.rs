@@ -15,7 +15,7 @@ use super::pace::Pace;
 use super::settings::{OnUnnegotiable, Settings};
 use super::state::{Outage, State};
 use crate::media::buffer::Facts;
-use crate::store::{Mark, Sequence, Sync, Totals};
+use crate::store::{Cause, Mark, Sequence, Sync, Totals};
 
 /// How long downstream has to accept before it is believed.
 pub(super) const PROBATION: Duration = Duration::from_millis(150);
@@ -132,9 +132,10 @@ impl DiskBuffer {
             {
                 return;
             }
-            state.cursor.ledger.lost.add(lost);
-            state.cursor.position = state.end.sequence;
-            state.cursor.totals = state.end.totals;
+            let resume = state.cursor.resume;
+            let end = state.end;
+            state.cursor.skip(end, Cause::Lost);
+            state.cursor.resume = resume;
             session.stream.set_cursor(state.cursor);
             lost
         };
@@ -158,8 +159,11 @@ impl DiskBuffer {
                 }
             }
             if state.explicit {
-                for item in state.sent.leading_events() {
-                    acknowledge_one(&mut state, &item);
+                let done = state.acknowledged_until.saturating_sub(1);
+                let mut acknowledged = state.sent.acknowledge(done);
+                acknowledged.extend(state.sent.leading_events());
+                for item in acknowledged {
+                    cut |= acknowledge_one(&mut state, &item);
                 }
             }
             state.dropped_in_flight = None;
@@ -194,9 +198,12 @@ impl DiskBuffer {
             if position < state.cursor.position {
                 return true;
             }
-            if !state.explicit || position >= state.sent_until {
+            // Downstream may acknowledge before its push returns.
+            let on_its_way = state.taken_until != Sequence::MAX && position < state.taken_until;
+            if !state.explicit || (position >= state.sent_until && !on_its_way) {
                 return false;
             }
+            state.acknowledged_until = state.acknowledged_until.max(position + 1);
             for item in state.sent.acknowledge(position) {
                 overgrown |= acknowledge_one(&mut state, &item);
             }
@@ -225,17 +232,15 @@ impl DiskBuffer {
             state.dropped_in_flight = None;
             if item.next > state.cursor.position {
                 let (stored, before) = place(&state, item);
-                let missing = before.since(state.cursor.totals);
-                let ledger = &mut state.cursor.ledger;
                 if stored {
-                    ledger.lost.add(missing);
-                    ledger.dropped.add(item.adds);
-                    state.cursor.totals = before.plus(item.adds);
+                    let at = Mark { sequence: item.at, totals: before };
+                    state.cursor.skip(at, Cause::Lost);
+                    state.cursor.skip(Mark { sequence: item.next, totals: before.plus(item.adds) }, Cause::Dropped);
                 } else {
-                    ledger.rejected.add(item.adds);
+                    state.cursor.ledger.rejected.add(item.adds);
+                    state.cursor.position = item.next;
+                    state.cursor.resume = item.next;
                 }
-                state.cursor.position = item.next;
-                state.cursor.resume = item.next;
                 let from = Mark { sequence: item.next, totals: state.passed };
                 state.resume.restart(from);
                 state.oldest_captured_at = None;
@@ -419,35 +424,30 @@ fn place(state: &State, item: &Passed) -> (bool, Totals) {
 
 /// True when the GOP has become too long to be kept.
 fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
-    if item.next <= state.cursor.position {
-        let dropped = state.dropped_in_flight.filter(|range| (range.from..range.to).contains(&item.at));
-        let ledger = &mut state.cursor.ledger;
-        match dropped {
-            // It went out all the same.
-            Some(range) if item.at < range.stored => {
-                ledger.delivered.add(item.adds);
-                ledger.dropped.subtract(item.adds);
-            }
-            Some(_) => {
-                ledger.bypassed.add(item.adds);
-                ledger.rejected.subtract(item.adds);
-            }
-            None => state.counters.replayed.add(item.adds),
+    let given_up = state.dropped_in_flight.filter(|range| (range.from..range.to).contains(&item.at));
+    if let Some(range) = given_up {
+        // It went out all the same.
+        if item.at < range.stored {
+            state.cursor.pass_given_up(item.next - 1, item.adds, range.cause);
+        } else {
+            let ledger = &mut state.cursor.ledger;
+            ledger.bypassed.add(item.adds);
+            ledger.rejected.subtract(item.adds);
         }
+        return false;
+    }
+    if item.next <= state.cursor.position {
+        state.counters.replayed.add(item.adds);
         // A repeat: the resume point is where it was, or it would run ahead of the cursor.
         return false;
     }
     let (stored, before) = place(state, item);
     if stored {
-        // What the sums skip was stored and is not there any more.
-        let missing = before.since(state.cursor.totals);
-        state.cursor.ledger.lost.add(missing);
-        state.cursor.ledger.delivered.add(item.adds);
-        state.cursor.totals = before.plus(item.adds);
+        state.cursor.pass(Mark { sequence: item.next - 1, totals: before }, before.plus(item.adds));
     } else {
         state.cursor.ledger.bypassed.add(item.adds);
+        state.cursor.position = item.next;
     }
-    state.cursor.position = item.next;
     let from = Mark { sequence: item.at, totals: state.passed };
     state.passed = state.passed.plus(item.adds);
     let Some(facts) = &item.facts else { return false };

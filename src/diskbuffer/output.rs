@@ -13,8 +13,10 @@ use gst::subclass::prelude::*;
 
 use super::delivery::{Delivery, Start, Sticky};
 use super::imp::{CAT, DiskBuffer, Session};
+use super::outcome::Passed;
 use super::push::Pending;
 use super::settings::TimestampMode;
+use crate::media::buffer::Facts;
 use crate::media::event;
 use crate::media::keyframe;
 use crate::media::nal::ParameterSets;
@@ -121,11 +123,14 @@ impl DiskBuffer {
         let Pending { mut buffer, facts, passed } = item;
         self.send_sticky(d, session, facts.running_time);
         if let Some(before) = d.skip_before {
-            if facts.leading || buffer.pts().is_some_and(|pts| pts < before) {
+            if facts.leading {
                 gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
                 return None;
             }
-            d.skip_before = None;
+            // Another slice or field of the sync point has its PTS.
+            if facts.sync != Sync::None || buffer.pts().is_none_or(|pts| pts > before) {
+                d.skip_before = None;
+            }
         }
         if d.start == Start::Discont {
             d.start = Start::Continuing;
@@ -141,15 +146,8 @@ impl DiskBuffer {
             }
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
-        if d.settings.add_reference_timestamp_meta {
-            reference::attach(buffer.make_mut(), facts.captured_at);
-        }
-        if d.settings.add_position_meta {
-            let replayed = {
-                let state = self.state();
-                passed.at < state.sent_until.max(state.cursor.position)
-            };
-            position::attach(buffer.make_mut(), passed.at, replayed, facts.captured_at, false);
+        if d.settings.add_reference_timestamp_meta || d.settings.add_position_meta {
+            self.say_where(d, session, &passed, &facts, buffer.make_mut());
         }
         let end = buffer.pts().or(buffer.dts()).map(|t| t.saturating_add(buffer.duration().unwrap_or_default()));
         if let Some(end) = end {
@@ -157,6 +155,25 @@ impl DiskBuffer {
             self.note_sent(d, end);
         }
         Some(buffer)
+    }
+
+    /// Puts capture time and position on a buffer.
+    fn say_where(&self, d: &Delivery, session: &Session, passed: &Passed, facts: &Facts, buffer: &mut gst::BufferRef) {
+        let (captured_at, synced) = match (reference::utc(buffer), facts.arrival) {
+            (Some(at), _) => (at, true),
+            (None, Some(arrival)) => session.stream.captured_at(arrival, facts.captured_at),
+            (None, None) => (facts.captured_at, session.stream.store().is_clock_synced()),
+        };
+        if d.settings.add_reference_timestamp_meta {
+            reference::attach(buffer, captured_at);
+        }
+        if d.settings.add_position_meta {
+            let replayed = {
+                let state = self.state();
+                passed.at < state.sent_until.max(state.cursor.position)
+            };
+            position::attach(buffer, passed.at, replayed, captured_at, synced);
+        }
     }
 
     /// Dropped data shows downstream as a gap up to where it goes on.

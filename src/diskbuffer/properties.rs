@@ -54,6 +54,32 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         .mutable_playing()
         .build(),
         u64_property(
+            "max-age",
+            "Maximum age (ns)",
+            "Nothing older than this stays, delivered or not, also of streams that no element has any more and of what was \
+             set aside, in ns of elapsed time: steps of the clock do not count (0 = no limit)",
+            default.max_age,
+        )
+        .mutable_playing()
+        .build(),
+        u64_property(
+            "retention-time",
+            "Retention (ns)",
+            "How long delivered data is kept for replay, in ns; limits and the free-space floor come first (0 = none, \
+             unless retention-bytes says otherwise)",
+            default.retention_time,
+        )
+        .mutable_playing()
+        .build(),
+        u64_property(
+            "retention-bytes",
+            "Retention (bytes)",
+            "Payload bytes of delivered data that are kept for replay at most (0 = no bound of its own)",
+            default.retention_bytes,
+        )
+        .mutable_playing()
+        .build(),
+        u64_property(
             "min-free-bytes",
             "Free-space floor (bytes)",
             "Bytes that stay free on the file system: with less the buffer is full. At most a quarter of the file \
@@ -64,7 +90,7 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         .build(),
         glib::ParamSpecEnum::builder_with_default("leaky", default.leaky)
             .nick("Leaky")
-            .blurb("What is dropped when the buffer is full: nothing, new buffers or old ones; whole GOPs")
+            .blurb("What is dropped when the buffer is full: nothing, new GOPs, the oldest GOPs, or of those all but the keyframes")
             .mutable_playing()
             .build(),
         glib::ParamSpecEnum::builder_with_default("durability", default.durability)
@@ -72,6 +98,14 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .blurb("What an accepted buffer survives; elements that share a store share this setting")
             .mutable_ready()
             .build(),
+        u64_property(
+            "sync-interval",
+            "Sync interval (ns)",
+            "How often durability=interval syncs the log to the disk, in ns; elements that share a store share this setting",
+            default.sync_interval,
+        )
+        .mutable_ready()
+        .build(),
         u64_property(
             "max-memory-bytes",
             "Memory for recent buffers (bytes)",
@@ -208,6 +242,11 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecEnum::builder_with_default("keyframe-detection", default.keyframe_detection)
             .nick("Keyframe detection")
             .blurb("What tells where a decoder can start; some hardware encoders mark every buffer as delta unit")
+            .mutable_ready()
+            .build(),
+        glib::ParamSpecEnum::builder_with_default("recovery", default.recovery)
+            .nick("Recovery")
+            .blurb("What is done about a store that cannot be read; what is set aside lies in \"aside\" below location")
             .mutable_ready()
             .build(),
         u64_property(

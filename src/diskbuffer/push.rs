@@ -216,7 +216,7 @@ impl DiskBuffer {
 }
 
 pub(super) fn from_record(record: Record) -> Item {
-    let (sequence, before, after) = (record.sequence, record.before, record.after());
+    let (sequence, before, after, arrival) = (record.sequence, record.before, record.after(), record.arrival);
     let content = match record.body {
         Body::Buffer(header) => {
             let facts = Facts {
@@ -225,6 +225,7 @@ pub(super) fn from_record(record: Record) -> Item {
                 list_remaining: header.list_remaining,
                 running_time: header.running_time,
                 captured_at: header.captured_at,
+                arrival: Some(arrival),
             };
             Content::Buffer {
                 buffer: buffer::restore(&header, record.payload, &mut |name| {

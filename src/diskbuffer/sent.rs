@@ -86,6 +86,11 @@ impl Sent {
         }
     }
 
+    /// Forgets what begins within `range`: it is gone.
+    pub fn forget(&mut self, range: &std::ops::Range<Sequence>) {
+        self.entries.retain(|entry| !range.contains(&entry.at));
+    }
+
     pub fn clear(&mut self) {
         self.entries.clear();
     }

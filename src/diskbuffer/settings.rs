@@ -7,7 +7,7 @@ use gst::glib;
 use gst::prelude::*;
 
 use crate::media::keyframe::Source;
-use crate::store::{Durability as StoreDurability, StoreOptions};
+use crate::store::{Durability as StoreDurability, RecoveryMode, Retention, StoreOptions};
 
 /// What happens to buffers when a limit is reached.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -21,6 +21,8 @@ pub enum Leaky {
     Upstream = 1,
     #[enum_value(name = "Downstream: drop the oldest GOPs", nick = "downstream")]
     Downstream = 2,
+    #[enum_value(name = "Thin: of the oldest GOPs keep the keyframes, then drop the oldest", nick = "thin")]
+    Thin = 3,
 }
 
 /// What a stored buffer survives.
@@ -33,6 +35,27 @@ pub enum Durability {
     #[default]
     #[enum_value(name = "Crash: the end of the process in any way, kill -9 included", nick = "crash")]
     Crash = 1,
+    #[enum_value(
+        name = "Interval: as crash; a power cut costs at most what came within sync-interval",
+        nick = "interval"
+    )]
+    Interval = 2,
+    #[enum_value(name = "Power: power cuts; each buffer is synced to the disk before upstream goes on", nick = "power")]
+    Power = 3,
+}
+
+/// What is done about a store that cannot be read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstDiskBufferRecovery")]
+pub enum Recovery {
+    #[default]
+    #[enum_value(name = "Salvage: set the bad part aside, tell what is missing, go on with the rest", nick = "salvage")]
+    Salvage = 0,
+    #[enum_value(name = "Fail: an error, and the store stays as it is", nick = "fail")]
+    Fail = 1,
+    #[enum_value(name = "Reset: delete it and start empty; a newer format is set aside", nick = "reset")]
+    Reset = 2,
 }
 
 /// When a buffer counts as delivered.
@@ -161,12 +184,13 @@ pub enum Status {
 
 /// The enums of the properties, for the documentation of the plugin.
 #[cfg(feature = "v1_18")]
-pub fn enum_types() -> [glib::Type; 9] {
+pub fn enum_types() -> [glib::Type; 10] {
     [
         Leaky::static_type(),
         Durability::static_type(),
         AckMode::static_type(),
         Persist::static_type(),
+        Recovery::static_type(),
         OnUnnegotiable::static_type(),
         TimestampMode::static_type(),
         FlushMode::static_type(),
@@ -203,6 +227,11 @@ pub struct Settings {
     pub catch_up_rate: f64,
     pub add_position_meta: bool,
     pub add_reference_timestamp_meta: bool,
+    pub max_age: u64,
+    pub retention_time: u64,
+    pub retention_bytes: u64,
+    pub sync_interval: u64,
+    pub recovery: Recovery,
     pub lock_timeout: u64,
 }
 
@@ -238,6 +267,11 @@ impl Default for Settings {
             catch_up_rate: 0.0,
             add_position_meta: false,
             add_reference_timestamp_meta: false,
+            max_age: 0,
+            retention_time: 0,
+            retention_bytes: 0,
+            sync_interval: SECOND,
+            recovery: Recovery::default(),
             lock_timeout: 15 * SECOND,
         }
     }
@@ -258,13 +292,29 @@ impl Settings {
             durability: match self.durability {
                 Durability::None => StoreDurability::None,
                 Durability::Crash => StoreDurability::Crash,
+                Durability::Interval => StoreDurability::Interval,
+                Durability::Power => StoreDurability::Power,
             },
+            sync_interval: Duration::from_nanos(self.sync_interval),
             min_free_bytes: self.min_free_bytes,
+            process_memory_bytes: self.process_memory_bytes,
             limit_bytes: self.max_size_bytes,
             lock_timeout: Duration::from_nanos(self.lock_timeout),
-            // Until there is a property for it.
-            recovery: crate::store::RecoveryMode::Fail,
+            recovery: match self.recovery {
+                Recovery::Salvage => RecoveryMode::Salvage,
+                Recovery::Fail => RecoveryMode::Fail,
+                Recovery::Reset => RecoveryMode::Reset,
+            },
             ..StoreOptions::default()
+        }
+    }
+
+    pub fn retention(&self) -> Retention {
+        Retention {
+            time: Duration::from_nanos(self.retention_time),
+            bytes: self.retention_bytes,
+            total_bytes: self.max_size_bytes,
+            max_age: Duration::from_nanos(self.max_age),
         }
     }
 
@@ -302,6 +352,11 @@ impl Settings {
             "catch-up-rate" => self.catch_up_rate = get(value),
             "add-position-meta" => self.add_position_meta = get(value),
             "add-reference-timestamp-meta" => self.add_reference_timestamp_meta = get(value),
+            "max-age" => self.max_age = get(value),
+            "retention-time" => self.retention_time = get(value),
+            "retention-bytes" => self.retention_bytes = get(value),
+            "sync-interval" => self.sync_interval = get(value),
+            "recovery" => self.recovery = get(value),
             "lock-timeout" => self.lock_timeout = get(value),
             _ => {}
         }
@@ -335,6 +390,11 @@ impl Settings {
             "catch-up-rate" => self.catch_up_rate.to_value(),
             "add-position-meta" => self.add_position_meta.to_value(),
             "add-reference-timestamp-meta" => self.add_reference_timestamp_meta.to_value(),
+            "max-age" => self.max_age.to_value(),
+            "retention-time" => self.retention_time.to_value(),
+            "retention-bytes" => self.retention_bytes.to_value(),
+            "sync-interval" => self.sync_interval.to_value(),
+            "recovery" => self.recovery.to_value(),
             "lock-timeout" => self.lock_timeout.to_value(),
             _ => return None,
         })

@@ -12,7 +12,7 @@ use super::settings::{Persist, Settings, Status};
 use super::tail::{Gone, Tail, memory_limit};
 use super::watermark::Watermark;
 use crate::media::event::{Coded, Place};
-use crate::store::{Count, CursorRecord, Mark, Sequence, Stream, Totals};
+use crate::store::{Cause, Count, CursorRecord, Mark, Sequence, Stream, Totals};
 
 /// Why nothing more fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub struct InFlight {
     /// The stored ones end here; what follows was in memory only.
     pub stored: Sequence,
     pub to: Sequence,
+    pub cause: Cause,
 }
 
 /// Whether the element runs.
@@ -87,8 +88,12 @@ pub struct State {
     pub tail: Tail,
     /// Waits to be acknowledged.
     pub sent: Sent,
+    /// Everything before it is on its way to downstream or was; the highest number while the disk is being read.
+    pub taken_until: Sequence,
     /// Everything before it was sent in this run.
     pub sent_until: Sequence,
+    /// Everything before it is acknowledged, or will be once it is sent.
+    pub acknowledged_until: Sequence,
     /// Sums of what was delivered in this run, stored or not.
     pub passed: Totals,
     /// What only memory holds is being stored.
@@ -96,6 +101,8 @@ pub struct State {
     /// The disk is not asked again before.
     pub spool_at: Option<Instant>,
     pub watermark: Watermark,
+    /// Steps of the clock that were told.
+    pub clock_steps: u64,
     /// Capture time of the oldest undelivered buffer, ns since 1970.
     pub oldest_captured_at: Option<i64>,
     /// ns until the backlog is delivered at the present speed; 0 when nothing is being caught up with.
@@ -147,11 +154,14 @@ impl Default for State {
             resume: Resume::default(),
             tail: Tail::default(),
             sent: Sent::default(),
+            taken_until: 0,
             sent_until: 0,
+            acknowledged_until: 0,
             passed: Totals::default(),
             spooling: false,
             spool_at: None,
             watermark: Watermark::default(),
+            clock_steps: 0,
             oldest_captured_at: None,
             drain_eta: 0,
             explicit: false,
@@ -180,7 +190,7 @@ impl Default for State {
 impl State {
     /// The undelivered part of what is stored.
     pub fn pending(&self) -> Totals {
-        self.end.totals.since(self.cursor.totals)
+        self.cursor.pending(self.end.totals)
     }
 
     /// The undelivered part, stored or not.
@@ -218,20 +228,16 @@ impl State {
     }
 
     /// Gives up what lies before `to`; what was dropped of what is stored, and of what only memory had.
-    pub fn drop_until(&mut self, stream: &Stream, to: Mark) -> (Totals, Count) {
-        let dropped = to.totals.since(self.cursor.totals);
+    pub fn drop_until(&mut self, stream: &Stream, to: Mark, cause: Cause) -> (Totals, Count) {
         let stored = self.tail.first_unstored().map_or(to.sequence, |first| first.min(to.sequence));
         if self.pushing.is_some() {
             let from = self.dropped_in_flight.map_or(self.cursor.position, |range| range.from);
-            self.dropped_in_flight = Some(InFlight { from, stored, to: to.sequence });
+            self.dropped_in_flight = Some(InFlight { from, stored, to: to.sequence, cause });
         }
         let gone = self.tail.drop_until(to.sequence);
         let rejected = self.forget(stream, gone);
         self.sent.drop_until(to.sequence);
-        self.cursor.ledger.dropped.add(dropped);
-        self.cursor.position = to.sequence;
-        self.cursor.totals = to.totals;
-        self.cursor.resume = to.sequence;
+        let dropped = self.cursor.skip(to, cause);
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
         self.oldest_captured_at = None;
         // What was sent and only waits for its acknowledgement leaves no gap.

@@ -9,7 +9,7 @@ use gst::subclass::prelude::*;
 use super::imp::{CAT, DiskBuffer};
 use super::state::State;
 use super::watermark::Crossed;
-use crate::store::{Count, Totals};
+use crate::store::{ClockStep, Count, Incident, Totals};
 
 impl DiskBuffer {
     pub(super) fn level(&self) -> Totals {
@@ -20,6 +20,9 @@ impl DiskBuffer {
     pub(super) fn stats(&self) -> gst::Structure {
         let session = self.session();
         let disk_bytes = session.as_ref().map_or(0, |s| s.stream.store().disk_bytes());
+        let durable = session.as_ref().map_or(0, |s| s.stream.durable().saturating_sub(1));
+        // ns.
+        let latency = session.as_ref().map_or(0.0, |s| s.stream.store().commit_latency_p99().as_nanos() as f64);
         let now = Instant::now();
         let stall = Duration::from_nanos(self.settings().stall_timeout);
         let state = self.state();
@@ -32,6 +35,8 @@ impl DiskBuffer {
         let outage_time =
             state.counters.outage_time + state.outage.as_ref().map_or_else(Default::default, |o| o.since.elapsed());
         let mut stats = gst::Structure::builder("diskbuffer-stats")
+            .field("durable-position", durable)
+            .field("commit-latency-p99", latency)
             .field("acknowledged-position", state.cursor.position.saturating_sub(1))
             .field("outages", state.counters.outages)
             .field("outage-time", outage_time.as_nanos() as u64)
@@ -78,6 +83,37 @@ impl DiskBuffer {
         let message = gst::message::Element::builder(fields(builder).build()).src(&*obj).build();
         // Nobody listens: not an error.
         let _ = obj.post_message(message);
+    }
+
+    /// Tells that the wall clock was set, and what that does to capture times.
+    pub(super) fn tell_clock(&self, step: ClockStep) {
+        let ClockStep { by, wall, synced, .. } = step;
+        gst::info!(
+            CAT,
+            imp = self,
+            "The clock was set by {:.3} s, {}; capture times are corrected",
+            by as f64 / 1e9,
+            if synced { "synchronised" } else { "not synchronised" }
+        );
+        self.tell("diskbuffer-clock", |b| b.field("step", by).field("now", wall).field("clock-synced", synced));
+    }
+
+    /// Tells what a damaged store has lost.
+    pub(super) fn tell_incident(&self, incident: &Incident) {
+        let Incident { first, last, buffers, bytes, reason, path, .. } = incident;
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Read,
+            ("{}: positions {first} to {last} are damaged or missing and are left out: {reason}", path.display())
+        );
+        self.tell("diskbuffer-storage", |b| {
+            b.field("state", "damaged")
+                .field("reason", reason.as_str())
+                .field("first-position", *first)
+                .field("last-position", *last)
+                .field("buffers", buffers.unwrap_or(0))
+                .field("bytes", bytes.unwrap_or(0))
+        });
     }
 
     /// Tells of dropped buffers: whose are gone, how many, why.

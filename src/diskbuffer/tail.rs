@@ -248,6 +248,13 @@ impl Tail {
         delivered
     }
 
+    /// Forgets stored records before `position`, and those between, which would be read from the disk too.
+    pub fn forget_stored_until(&mut self, position: Sequence) {
+        while self.stored > 0 && self.first().is_some_and(|first| first < position) {
+            self.pop();
+        }
+    }
+
     /// Forgets what lies before `position`.
     pub fn drop_until(&mut self, position: Sequence) -> Gone {
         let mut gone = Gone::default();

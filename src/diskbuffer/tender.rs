@@ -30,13 +30,24 @@ impl Tender for ElementTender {
 }
 
 impl DiskBuffer {
-    /// Stores what has waited in memory for long enough.
+    /// Stores what has waited in memory for long enough, gives up what is too old, tells what the store has seen.
     fn tend(&self) -> Option<Duration> {
         let session = self.session()?;
         let settings = self.settings();
         let due = self.state().spool_due(&settings, Instant::now());
         if due {
             let _ = self.spool(&session);
+        }
+        if settings.max_age > 0 {
+            self.expire(&session, Duration::from_nanos(settings.max_age));
+        }
+        let known = self.state().clock_steps;
+        for step in session.stream.store().clock_steps(known) {
+            self.state().clock_steps = step.number;
+            self.tell_clock(step);
+        }
+        for incident in session.stream.take_incidents() {
+            self.tell_incident(&incident);
         }
         let waiting = self.state().tail.has_unstored();
         let wanted = Duration::from_nanos(settings.spill_after / 2).max(SHORTEST);

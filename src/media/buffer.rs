@@ -1,7 +1,7 @@
 //! A `GstBuffer` as a record and back.
 
-use crate::media::meta;
-use crate::store::{BufferHeader, Payload, Sync};
+use crate::media::{clock_time, meta};
+use crate::store::{Arrival, BufferHeader, Payload, Sync};
 
 /// What is said of a buffer beside its own fields.
 #[derive(Debug, Clone, Copy, Default)]
@@ -13,6 +13,8 @@ pub struct Facts {
     pub running_time: Option<i64>,
     /// ns since 1970.
     pub captured_at: i64,
+    /// When it came, if it comes from the disk.
+    pub arrival: Option<Arrival>,
 }
 
 /// `unknown` is told the names of metas that cannot be stored.
@@ -48,7 +50,7 @@ fn raw_flags(buffer: &gst::BufferRef) -> u32 {
 pub fn restore(header: &BufferHeader, payload: Payload, lost: &mut impl FnMut(&str)) -> gst::Buffer {
     let mut buffer = if payload.is_empty() { gst::Buffer::new() } else { gst::Buffer::from_slice(payload) };
     let buffer_ref = buffer.make_mut();
-    let time = |ns: Option<u64>| ns.map(gst::ClockTime::from_nseconds);
+    let time = |ns: Option<u64>| ns.and_then(clock_time);
     buffer_ref.set_pts(time(header.pts));
     buffer_ref.set_dts(time(header.dts));
     buffer_ref.set_duration(time(header.duration));

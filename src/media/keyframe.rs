@@ -26,6 +26,7 @@ pub struct Verdict {
     /// The parameter sets in force are others now.
     pub sets_changed: bool,
     /// H.264 intra refresh: from here on decoding takes so many frames to be right. No sync point.
+    #[allow(dead_code)]
     pub recovery_frames: Option<u32>,
 }
 

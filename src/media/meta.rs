@@ -12,7 +12,7 @@ use bitcode::{Decode, DecodeOwned, Encode};
 use gst::glib;
 use gst::glib::translate::{IntoGlib, ToGlibPtr, from_glib_none};
 
-use crate::media::text;
+use crate::media::{clock_time, text};
 use crate::store::MetaRecord;
 
 const REFERENCE: &str = "GstReferenceTimestampMeta";
@@ -141,14 +141,12 @@ pub fn restore(buffer: &mut gst::BufferRef, metas: &[MetaRecord], lost: &mut imp
 /// A meta that points into the memory of the process that made it, where a later process finds nothing: Savant's ids of
 /// frames and batches (they name entries of its pipeline) and DeepStream's. The element belongs before `zeromq_sink`, or
 /// wherever else such metas become part of the data.
-#[allow(dead_code)]
 pub fn foreign_process(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     name.contains("savant") || name.contains("nvds")
 }
 
 /// A meta that keeps memory alive and says nothing to anybody: not worth a warning when it stays behind.
-#[allow(dead_code)]
 pub fn only_memory(name: &str) -> bool {
     matches!(name, "GstParentBufferMeta" | "GstGLSyncMeta")
 }
@@ -223,12 +221,11 @@ fn add(buffer: &mut gst::BufferRef, record: &MetaRecord) -> Result<(), String> {
             gst::meta::ProtectionMeta::add(buffer, text::structure(&text)?);
             Some(())
         }),
-        CLIPPING => read(record).map(|stored: Clipping| {
-            // SAFETY: a valid buffer that is borrowed alone; any numbers will do.
-            unsafe {
-                let (buffer, format) = (buffer.as_mut_ptr(), stored.format);
-                gst_audio::ffi::gst_buffer_add_audio_clipping_meta(buffer, format, stored.start, stored.end);
-            }
+        CLIPPING => read(record).and_then(|Clipping { format, start, end }: Clipping| {
+            // SAFETY: a valid buffer that is borrowed alone.
+            let meta =
+                unsafe { gst_audio::ffi::gst_buffer_add_audio_clipping_meta(buffer.as_mut_ptr(), format, start, end) };
+            (!meta.is_null()).then_some(())
         }),
         // GStreamer makes no meta of what it does not know, the bindings would not bear that.
         #[cfg(feature = "v1_18")]
@@ -289,8 +286,8 @@ fn add_custom(buffer: &mut gst::BufferRef, stored: &gst::StructureRef) -> Option
 impl Reference {
     fn add(self, buffer: &mut gst::BufferRef) -> Option<()> {
         let caps = text::caps(&self.caps)?;
-        let timestamp = Some(self.timestamp).filter(|&t| t != u64::MAX).map(gst::ClockTime::from_nseconds)?;
-        let duration = self.duration.filter(|&d| d != u64::MAX).map(gst::ClockTime::from_nseconds);
+        let timestamp = clock_time(self.timestamp)?;
+        let duration = self.duration.and_then(clock_time);
         gst::ReferenceTimestampMeta::add(buffer, &caps, timestamp, duration);
         Some(())
     }

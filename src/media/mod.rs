@@ -11,8 +11,11 @@ pub mod event;
 pub mod keyframe;
 pub mod meta;
 pub mod nal;
-#[allow(dead_code)]
 pub mod position;
-#[allow(dead_code)]
 pub mod reference;
 mod text;
+
+/// GStreamer's -1 is no time.
+fn clock_time(ns: u64) -> Option<gst::ClockTime> {
+    (ns != gst::ffi::GST_CLOCK_TIME_NONE).then(|| gst::ClockTime::from_nseconds(ns))
+}

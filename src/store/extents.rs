@@ -77,6 +77,9 @@ pub struct Run {
     pub live: u64,
 }
 
+/// A run is compacted when at most this part of each extent is wanted: what it writes is less than a tenth of what it
+/// reclaims. With a quarter, 64 streams that were drained one after the other wrote 0.12 more per byte stored.
+const WANTED: u64 = 12;
 /// A compaction reads a run as a whole and must come to its end soon.
 const MAX_RUN: u32 = 16;
 
@@ -272,16 +275,16 @@ impl Extents {
         self.entries.back().map(|e| e.id)
     }
 
-    /// A run of closed extents of which at most a quarter is wanted, worth `min_bytes` of reclaimed space.
+    /// A run of closed extents of which little is wanted, worth `min_bytes` of reclaimed space.
     pub fn mostly_dead(&self, min_bytes: u64) -> Option<Run> {
         let mut best: Option<(Run, u64)> = None;
         let mut current: Option<(Run, u64)> = None;
         let mut length = 0;
         for entry in self.closed() {
             let live = entry.live.iter().map(|l| l.1).sum::<u64>() + entry.kept.iter().map(|kept| kept.2).sum::<u64>();
-            if entry.compacted || live > entry.bytes / 4 || length == MAX_RUN {
+            if entry.compacted || live > entry.bytes / WANTED || length == MAX_RUN {
                 (current, length) = (None, 0);
-                if entry.compacted || live > entry.bytes / 4 {
+                if entry.compacted || live > entry.bytes / WANTED {
                     continue;
                 }
             }

@@ -51,8 +51,8 @@ pub struct Plan {
     /// Sums at its beginning and its end.
     before: Totals,
     after: Totals,
-    /// Holes when it was made: with others it does not hold.
-    known: std::sync::Arc<super::holes::Holes>,
+    /// Holes that had been cut when it was made: with more it does not hold.
+    cuts: u64,
 }
 
 impl Plan {
@@ -124,7 +124,7 @@ impl Stream {
     /// The disk could not be read or written; nothing has changed.
     pub fn plan_thin(&self, from: Sequence, enough: impl Fn(Totals) -> bool) -> Result<Option<Plan>, StoreError> {
         let (log, stream) = self.parts();
-        let known = stream.holes();
+        let (known, cuts) = stream.holes_and_cuts();
         let mut at = from.max(stream.cursor().position);
         let mut scanned = 0;
         while scanned < SCAN_BYTES {
@@ -147,7 +147,7 @@ impl Stream {
             }
             let Found { from, to, before, after, copies } = found;
             let hole = log.write_copies(stream, from, to, after, copies, false)?;
-            return Ok(Some(Plan { hole, cause: Cause::Dropped, before, after, known }));
+            return Ok(Some(Plan { hole, cause: Cause::Dropped, before, after, cuts }));
         }
         Ok(None)
     }
@@ -160,7 +160,7 @@ impl Stream {
         enough: &impl Fn(Totals) -> bool,
     ) -> Result<Option<Found>, StoreError> {
         let (log, stream) = self.parts();
-        let full = log.space.memtable() / 4;
+        let full = log.extent_bytes() / 4;
         let mut encoder = Encoder::default();
         let mut at = from;
         // Complete GOPs, and what is to stay of the one that is being read.
@@ -213,13 +213,13 @@ impl Stream {
     /// The disk could not be read or written; nothing has changed.
     pub fn plan_purge(&self, range: Range<Sequence>) -> Result<Option<Plan>, StoreError> {
         let (log, stream) = self.parts();
-        let known = stream.holes();
+        let (_, cuts) = stream.holes_and_cuts();
         let from = range.start.max(stream.cursor().log_start).max(1);
         let mut to = range.end.min(stream.written_mark().sequence);
         if from >= to {
             return Ok(None);
         }
-        let full = log.space.memtable() / 4;
+        let full = log.extent_bytes() / 4;
         let mut copies = Copies::default();
         let mut encoder = Encoder::default();
         let mut at = Some(from);
@@ -243,7 +243,7 @@ impl Stream {
         }
         let (before, after) = (log.totals_at(stream, from)?, log.totals_at(stream, to)?);
         let hole = log.write_copies(stream, from, to, after, copies, true)?;
-        Ok(Some(Plan { hole, cause: Cause::Purged, before, after, known }))
+        Ok(Some(Plan { hole, cause: Cause::Purged, before, after, cuts }))
     }
 
     /// Carries a plan out, with the cursor of whoever delivers, which is changed and becomes the stream's. No disk is touched.
@@ -255,7 +255,7 @@ impl Stream {
         let totals = {
             let mut progress = lock(&stream.progress);
             let overtaken = plan.cause == Cause::Dropped && cursor.position > range.start;
-            if overtaken || !std::sync::Arc::ptr_eq(&progress.holes, &plan.known) {
+            if overtaken || progress.cuts != plan.cuts {
                 return None;
             }
             let pending = if cursor.position > range.start { cursor.totals } else { plan.before };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rocksdb::{DB, FlushOptions, Options, WriteBatch, WriteOptions};
 
+use super::budget::Share;
 use super::clock::{Clock, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
@@ -39,6 +40,9 @@ pub struct StoreOptions {
     pub limit_bytes: u64,
     /// How long to wait for another process to let go of the store.
     pub lock_timeout: Duration,
+    /// What the stores and elements of this process may take together, in bytes: memtables stay below this store's share of an
+    /// eighth of it.
+    pub process_memory_bytes: u64,
     /// Tells the time; tests bring their own.
     pub clock: Arc<dyn Clock>,
 }
@@ -52,6 +56,7 @@ impl Default for StoreOptions {
             min_free_bytes: 1 << 30,
             limit_bytes: 0,
             lock_timeout: Duration::from_secs(15),
+            process_memory_bytes: 128 << 20,
             clock: Arc::new(SystemClock),
         }
     }
@@ -62,6 +67,7 @@ pub struct Log {
     pub handle: Handle,
     pub directory: Directory,
     pub space: Space,
+    share: Share,
     pub gate: Gate,
     pub extents: RwLock<Extents>,
     pub streams: Mutex<HashMap<u32, Arc<StreamLog>>>,
@@ -184,8 +190,9 @@ impl Log {
 
     fn try_open(path: &Path, options: &StoreOptions) -> Result<Arc<Self>, StoreError> {
         let (directory, mut incidents) = Directory::claim(path, options.lock_timeout, options.recovery)?;
-        let limit = (options.limit_bytes > 0).then_some(options.limit_bytes / 8);
-        let space = Space::new(path, options.min_free_bytes, limit)?;
+        let limit = if options.limit_bytes > 0 { options.limit_bytes / 8 } else { u64::MAX };
+        let limit = limit.min(Share::most(options.process_memory_bytes));
+        let space = Space::new(path, options.min_free_bytes, Some(limit))?;
         let log_starts = LogStarts::default();
         let mut write = WriteOptions::default();
         write.disable_wal(options.durability == Durability::None);
@@ -200,7 +207,7 @@ impl Log {
         let mut extents = Extents::default();
         for (id, extent) in found.extents.iter().filter(|(_, extent)| !extent.starts.is_empty()) {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
+            extents.push(*id, extent.boot(), first.collect());
         }
         let streams = found.streams.into_iter().map(|standing| {
             let Standing { id, name, end, state, cursor, holes } = standing;
@@ -212,6 +219,7 @@ impl Log {
             handle: Handle::new(db),
             directory,
             space,
+            share: Share::new(options.process_memory_bytes),
             gate: Gate::new(id),
             extents: RwLock::new(extents),
             streams: Mutex::new(streams),
@@ -298,11 +306,16 @@ impl Log {
         lock(&self.streams).values().cloned().collect()
     }
 
+    /// Bytes at which an extent ends.
+    pub fn extent_bytes(&self) -> u64 {
+        self.share.extent(self.space.memtable())
+    }
+
     /// Lets a writer in, switching extents first when the current one is full.
     pub fn enter(&self, bytes: u64) -> Result<Ticket<'_>, StoreError> {
         self.writable()?;
         loop {
-            match self.gate.enter(bytes, self.space.memtable()) {
+            match self.gate.enter(bytes, self.extent_bytes()) {
                 Ok(ticket) => return Ok(ticket),
                 Err(switch) => self.switch(switch)?,
             }

@@ -14,12 +14,13 @@
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
 //! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
-//! accounting, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks
-//! that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what could not be used,
-//! `highwater` how far the streams had come, `directory` and `registry` who has the store open.
+//! accounting, `budget` memory, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs,
+//! `fault` disks that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what
+//! could not be used, `highwater` how far the streams had come, `directory` and `registry` who has the store open.
 
 mod age;
 mod aside;
+mod budget;
 pub mod clock;
 mod cursor;
 mod directory;
@@ -60,7 +61,7 @@ use std::time::Duration;
 pub use age::Retention;
 pub use aside::SetAside;
 pub use clock::{Arrival, ClockStep, wall_clock};
-pub use cursor::{Cause, Pass};
+pub use cursor::Cause;
 pub use domains::Domain;
 pub use durability::Durability;
 pub use error::StoreError;
@@ -112,6 +113,12 @@ impl Store {
     /// Steps of the wall clock since the store was opened, after the one numbered `after`; the latest sixteen.
     pub fn clock_steps(&self, after: u64) -> Vec<ClockStep> {
         self.log().time.steps(after)
+    }
+
+    /// Whether the wall clock is synchronised with anything.
+    pub fn is_clock_synced(&self) -> bool {
+        let time = &self.log().time;
+        time.corrected(time.arrival()).is_some_and(|(_, synced)| synced)
     }
 
     /// The file system has less free space than the floor.

@@ -104,9 +104,9 @@ fn keep(log: &Log) {
         let _ = log.recover();
         let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
         log.note_flushed();
+        log.work.finished(tended.is_ok());
         // What is not erased now is tried again.
         let _ = log.erase();
-        log.work.finished(tended.is_ok());
         if tended.is_ok() && !log.space.is_low() {
             log.compact();
         }
@@ -173,7 +173,7 @@ impl Log {
         if !everything && !self.time.is_unsaved() && !streams.iter().any(|stream| stream.is_dirty()) {
             return Ok(());
         }
-        let min_bytes = self.space.memtable() / TRIMS_PER_MEMTABLE / streams.len().max(1) as u64;
+        let min_bytes = self.extent_bytes() / TRIMS_PER_MEMTABLE / streams.len().max(1) as u64;
         // Inside the gate: a switch of extents writes cursors too, and must not be overtaken by older ones.
         let ticket = self.enter(0)?;
         let moved: Vec<_> = streams.iter().filter_map(|s| Some((s, s.take_dirty()?))).collect();
@@ -333,10 +333,10 @@ impl CompactionFilter for Filter {
             {
                 Decision::Remove
             }
-            // A hole that was cut anew has its records in another extent.
-            Some((extent, Lane::ThinData(stream) | Lane::ThinIndex(stream), sequence))
+            // Copies of a plan that was not carried out yet are in no hole: they stay.
+            Some((_, Lane::ThinData(stream) | Lane::ThinIndex(stream), sequence))
                 if self.0.get(&stream).is_some_and(|(start, holes)| {
-                    sequence < *start || holes.at(sequence).is_none_or(|hole| hole.purged || hole.extent != extent)
+                    sequence < *start || holes.at(sequence).is_some_and(|hole| hole.purged)
                 }) =>
             {
                 Decision::Remove

@@ -127,6 +127,8 @@ pub(super) struct Progress {
     pub start: Start,
     pub holes: Arc<Holes>,
     pub holes_dirty: bool,
+    /// How many were cut.
+    pub cuts: u64,
     /// Holes of which the records in the newest extent are not covered yet.
     pub fresh: Vec<Hole>,
 }
@@ -165,6 +167,7 @@ impl Progress {
         self.cursor = CursorRecord { log_start, log_start_bytes, max_age, ..*cursor };
         Arc::make_mut(&mut self.holes).cut(hole);
         self.fresh.push(hole);
+        self.cuts += 1;
         self.holes_dirty = true;
         self.dirty = true;
     }
@@ -290,6 +293,12 @@ impl StreamLog {
         let mut progress = lock(&self.progress);
         progress.holes = Arc::default();
         progress.holes_dirty = true;
+        progress.cuts += 1;
+    }
+
+    pub fn holes_and_cuts(&self) -> (Arc<Holes>, u64) {
+        let progress = lock(&self.progress);
+        (progress.holes.clone(), progress.cuts)
     }
 
     /// Cursor and holes as they are, of the same moment.

@@ -38,6 +38,13 @@ pub struct Found {
     damaged: bool,
 }
 
+impl Found {
+    /// Number of the boot in which it was opened.
+    pub fn boot(&self) -> u32 {
+        self.header.as_ref().map_or(0, |header| header.boot)
+    }
+}
+
 /// Where a stream stands.
 pub struct Standing {
     pub id: u32,
@@ -49,10 +56,10 @@ pub struct Standing {
 }
 
 pub struct Survey {
+    pub clock: ClockRecord,
     pub extents: BTreeMap<u32, Found>,
     pub streams: Vec<Standing>,
     pub session: u64,
-    pub clock: ClockRecord,
     pub incidents: Vec<Incident>,
     /// What is wrong, for who does not want it mended.
     pub damage: Option<String>,
@@ -137,7 +144,7 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
     }
     incidents.extend(damage.iter().map(|reason| Incident::of_store(path, reason.clone())));
     if doubtful || !damage.is_empty() {
-        incidents.extend(holes(db, path, &extents, &streams));
+        incidents.extend(gaps(db, path, &extents, &streams));
     }
     let damage = (!damage.is_empty()).then(|| damage.join("; "));
     // Without any, ages go by what this boot sees.
@@ -313,7 +320,7 @@ fn tail(db: &DB, extents: &BTreeMap<u32, Found>, stream: u32) -> Result<(Mark, S
 }
 
 /// Gaps in the sums of what the newest extents hold.
-fn holes(db: &DB, path: &Path, extents: &BTreeMap<u32, Found>, streams: &[Standing]) -> Vec<Incident> {
+fn gaps(db: &DB, path: &Path, extents: &BTreeMap<u32, Found>, streams: &[Standing]) -> Vec<Incident> {
     let mut incidents = Vec::new();
     for stream in streams {
         let mut last: Option<Mark> = None;

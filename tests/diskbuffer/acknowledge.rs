@@ -93,8 +93,28 @@ fn an_outage_sends_again_what_is_not_acknowledged() {
     assert!(replayed[..35].iter().all(|r| !r) && replayed[35..60].iter().all(|r| *r), "{replayed:?}");
     assert!(!replayed[60..].iter().any(|r| *r));
     until("all is sent", || acknowledge(&rig, again[64]));
+    until("all is counted", || rig.stat("delivered") == 40);
     rig.check_accounts();
     assert_eq!((rig.stat("delivered"), rig.stat("pending"), rig.stat("replayed")), (40, 0, 25));
+}
+
+/// As a handler of a sink's "handoff" does.
+#[test]
+fn downstream_may_acknowledge_before_its_push_returns() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(temp.path());
+    let element = rig.element.downgrade();
+    rig.sinkpad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let buffer = info.buffer().unwrap();
+        let meta = gst::meta::CustomMeta::from_buffer(buffer, "diskbuffer-position").unwrap();
+        let position: u64 = meta.structure().get("position").unwrap();
+        assert!(element.upgrade().unwrap().emit_by_name::<bool>("acknowledge", &[&position]));
+        gst::PadProbeReturn::Ok
+    });
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..30);
+    until("all is acknowledged", || rig.stat("delivered") == 30);
+    rig.check_accounts();
 }
 
 #[test]

@@ -71,7 +71,7 @@ pub(super) fn recovery_frames(nal: &[u8]) -> Option<u32> {
 
 /// Below `MaxFrameNum`, and its code does not go on behind the message.
 fn fits(frames: u32, payload_size: u32) -> bool {
-    frames < 1 << 16 && 2 * (frames + 1).ilog2() + 1 <= payload_size.saturating_mul(8)
+    frames < 1 << 16 && 2 * (frames + 1).ilog2() < payload_size.saturating_mul(8)
 }
 
 /// Type or size of an SEI message (H.264 7.3.2.3.1): the sum of bytes up to the first that is not 255.

@@ -114,6 +114,7 @@ impl ParameterSets {
         Some(Self { sets })
     }
 
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.sets.is_empty()
     }

@@ -173,3 +173,77 @@ fn one_stalled_stream_among_sixty_three_that_flow() {
     println!("replay: {:.0} MB/s", live as f64 / 1e6 / start.elapsed().as_secs_f64());
     assert!(disk <= 3 * live, "{disk} bytes for {live}");
 }
+
+/// What this process takes: threads, open files, MB resident, MB of its own (not shared with others).
+fn footprint() -> [u64; 4] {
+    let files = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+    let own = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let own = |field: &str| {
+        let line = own.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    [status("Threads"), files, status("VmRSS") / 1000, (own("Private_Dirty:") + own("Private_Clean:")) / 1000]
+}
+
+const CHILD: &str = "STREAMBUFFER_BENCH_CHILD";
+
+/// A process of [`forty_processes_with_a_store_each`]: delivers 200 MB as it comes, or keeps 100 MB.
+#[test]
+#[ignore = "a part of another test"]
+fn one_of_forty() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let idle = footprint();
+    let store = Store::open(Path::new(&path), &StoreOptions::default()).unwrap();
+    let mut camera = Camera { stream: store.stream("camera").unwrap(), written: 0, keyframe: 0 };
+    let opened = footprint();
+    let noise = noise(1, 1 << 20);
+    for _ in 0..10_000 {
+        camera.record(&noise);
+        camera.deliver();
+    }
+    let flowing = footprint();
+    for _ in 0..5000 {
+        camera.record(&noise);
+    }
+    println!("figures {idle:?} {opened:?} {flowing:?} {:?} {}", footprint(), store.disk_bytes() / 1_000_000);
+}
+
+#[test]
+#[ignore = "writes 12 GB"]
+fn forty_processes_with_a_store_each() {
+    let temp = tempfile::tempdir().unwrap();
+    let children: Vec<_> = (0..40)
+        .map(|i| {
+            std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "store::tests::many::one_of_forty", "--ignored", "--nocapture", "--test-threads=1"])
+                .env(CHILD, temp.path().join(i.to_string()))
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    println!("[threads, files, RSS MB, own MB] without a store, opened, flowing, with 100 MB backlog; MB on disk");
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        println!("{}", text.lines().find_map(|line| Some(line.split_once("figures ")?.1)).unwrap());
+    }
+}
+
+#[test]
+#[ignore = "opens 40 stores"]
+fn forty_stores_in_one_process() {
+    let temp = tempfile::tempdir().unwrap();
+    let idle = footprint();
+    let noise = noise(1, 1 << 20);
+    let open = |i: usize| Store::open(&temp.path().join(i.to_string()), &StoreOptions::default()).unwrap();
+    let stores: Vec<_> = (0..40).map(open).collect();
+    let camera = |store: &Store| Camera { stream: store.stream("camera").unwrap(), written: 0, keyframe: 0 };
+    let mut cameras: Vec<_> = stores.iter().map(camera).collect();
+    let opened = footprint();
+    for _ in 0..2500 {
+        cameras.iter_mut().for_each(|camera| camera.record(&noise));
+    }
+    println!("[threads, files, RSS MB, own MB] {idle:?} {opened:?} with 50 MB each {:?}", footprint());
+}
