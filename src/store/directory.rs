@@ -258,7 +258,7 @@ fn write_format(path: &Path) -> io::Result<()> {
     let new = path.join(FORMAT_NEW);
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
     let content = format!("{MAGIC}\nversion={FORMAT_VERSION}\n");
-    write!(file, "{content}{CHECK}{:08x}\n", crc32c::crc32c(content.as_bytes()))?;
+    writeln!(file, "{content}{CHECK}{:08x}", crc32c::crc32c(content.as_bytes()))?;
     file.sync_all()?;
     fs::rename(&new, path.join(FORMAT))?;
     sync_directory(path)

@@ -314,6 +314,7 @@ impl Log {
         });
         self.report(lost.collect());
         *self.extents_mut() = Extents::default();
+        self.stream_list().iter().for_each(|stream| stream.forget_holes());
         lock(&self.fault.carried).clear();
         self.handle.put(opened.db);
         self.begin_next_extent()?;

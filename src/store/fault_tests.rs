@@ -392,3 +392,25 @@ fn what_is_durable_is_told() {
         println!("{durability:?}: p99 {:?}, jitter {:?}", store.commit_latency_p99(), store.sync_jitter());
     }
 }
+
+#[test]
+#[ignore = "measures"]
+fn syncs_come_on_time_under_load() {
+    for durability in ALL {
+        let temp = tempfile::tempdir().unwrap();
+        let mut feeder = Feeder::new(temp.path(), durability);
+        let start = Instant::now();
+        let mut lag = 0;
+        while start.elapsed() < Duration::from_secs(4) {
+            feeder.push().unwrap();
+            lag = lag.max(feeder.next - feeder.stream.durable());
+            if feeder.next % 500 == 0 {
+                feeder.consume_all();
+            }
+        }
+        let store = feeder.stream.store();
+        let (p99, jitter) = (store.commit_latency_p99(), store.sync_jitter());
+        println!("{durability:?}: {} records, p99 {p99:?}, at most {lag} not durable, jitter {jitter:?}", feeder.next);
+        assert!(jitter < Duration::from_secs(1));
+    }
+}

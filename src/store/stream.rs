@@ -288,6 +288,14 @@ impl StreamLog {
         lock(&self.progress).holes.clone()
     }
 
+    /// All that was kept of what was given up is gone.
+    pub fn forget_holes(&self) {
+        let mut progress = lock(&self.progress);
+        progress.holes = Arc::default();
+        progress.holes_dirty = true;
+        progress.cuts += 1;
+    }
+
     pub fn holes_and_cuts(&self) -> (Arc<Holes>, u64) {
         let progress = lock(&self.progress);
         (progress.holes.clone(), progress.cuts)
