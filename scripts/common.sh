@@ -41,6 +41,54 @@ install_packages() {
         die "apt-get could not install ${missing[*]}; on Ubuntu check that the component 'universe' is enabled"
 }
 
+# nginx with its RTMP module, for tests: in `STREAMBUFFER_NGINX`, that of the system or one unpacked into the user's cache. It is
+# not installed, for the package starts a web server on port 80. The tests start it with a configuration of their own.
+get_nginx() {
+    local module=usr/lib/nginx/modules/ngx_rtmp_module.so
+    local cache=${XDG_CACHE_HOME:-$HOME/.cache}/gst-plugin-streambuffer/nginx
+    [[ -z ${STREAMBUFFER_NGINX:-} ]] || return 0
+    if [[ -x /usr/sbin/nginx && -e /$module ]]; then
+        export STREAMBUFFER_NGINX=/
+        return
+    fi
+    if [[ ! -e $cache/$module ]] || ! "$cache/usr/sbin/nginx" -v 2>/dev/null; then
+        say "Unpacking nginx with its RTMP module into $cache"
+        unpack_nginx "$cache" || true
+    fi
+    if [[ -e $cache/$module ]] && "$cache/usr/sbin/nginx" -v 2>/dev/null; then
+        export STREAMBUFFER_NGINX=$cache
+    elif [[ ${CI:-} == true ]]; then
+        die "there is no nginx with its RTMP module to test with"
+    else
+        say "There is no nginx with its RTMP module: the test against it will not run"
+    fi
+}
+
+# unpack_nginx DIRECTORY
+unpack_nginx() {
+    local directory=$1 downloads=$work/nginx name file
+    command -v apt-get >/dev/null || return
+    mkdir -p "$directory" "$downloads"
+    # Which package holds the program depends on the release.
+    for name in libnginx-mod-rtmp nginx nginx-core; do
+        [[ $name == nginx-core && -x $directory/usr/sbin/nginx ]] && continue
+        (cd "$downloads" && apt-get download -q "$name" </dev/null) || {
+            # A fresh container has no lists.
+            update_package_lists && (cd "$downloads" && apt-get download -q "$name" </dev/null)
+        } || return
+        for file in "$downloads/$name"_*.deb; do
+            dpkg-deb -x "$file" "$directory" || return
+        done
+    done
+}
+
+# Brings the lists of packages up to date.
+update_package_lists() {
+    local as_root=()
+    ((EUID == 0)) || as_root=(sudo)
+    "${as_root[@]}" apt-get update -q </dev/null
+}
+
 say_if_untested_system() {
     local system
     system=$(. /etc/os-release 2>/dev/null && printf '%s %s' "${ID:-unknown}" "${VERSION_ID:-}") || system=unknown

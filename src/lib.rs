@@ -8,10 +8,14 @@
 use gst::glib;
 
 mod diskbuffer;
+#[cfg(test)]
+#[path = "../fuzz/src/entry.rs"]
+mod fuzz;
 mod media;
 mod store;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
+    media::position::register();
     diskbuffer::register(plugin)
 }
 

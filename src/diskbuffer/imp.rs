@@ -5,7 +5,7 @@
 //! signal, a message or a disk access. What `ingest` holds belongs to the sink pad's streaming thread, which takes it out
 //! while it works.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,13 @@ use gst::subclass::prelude::*;
 
 use super::delivery::Delivery;
 use super::ingest::Ingest;
+use super::properties::PROPERTIES;
 use super::resume::Resume;
-use super::settings::{PROPERTIES, Settings};
+use super::settings::{AckMode, Settings};
 use super::state::{Activity, State};
-use crate::store::{Count, Domain, Mark, Store, StoreError, Stream};
+use super::tail::MemoryShare;
+use super::tender::ElementTender;
+use crate::store::{Domain, Mark, Store, StoreError, Stream, Totals};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("diskbuffer", gst::DebugColorFlags::empty(), Some("Durable queue on disk"))
@@ -38,11 +41,12 @@ pub enum Signal {
     Pushing,
 }
 
-const SIGNAL_NAMES: [&str; 4] = ["overrun", "underrun", "running", "pushing"];
+pub(super) const SIGNAL_NAMES: [&str; 4] = ["overrun", "underrun", "running", "pushing"];
 
 /// The store while the element is READY or above.
 pub struct Session {
     pub stream: Stream,
+    _share: MemoryShare,
 }
 
 pub struct DiskBuffer {
@@ -59,7 +63,7 @@ pub struct DiskBuffer {
     pub(super) item_del: Condvar,
     domain: Mutex<Option<Arc<Domain>>>,
     /// By how much running time is later downstream than upstream, in ns.
-    pub(super) offset: AtomicU64,
+    pub(super) offset: AtomicI64,
     /// Stream time of what was sent last.
     position: Mutex<Option<gst::ClockTime>>,
 }
@@ -180,10 +184,20 @@ impl DiskBuffer {
             pending.buffers,
             pending.bytes
         );
-        *lock(&self.session) = Some(Arc::new(Session { stream }));
         let mut state = self.state();
         *state = State { end, cursor, ..State::default() };
+        let ledger = cursor.ledger;
         state.counters.received.add(end.totals);
+        state.counters.received = state.counters.received.plus(ledger.bypassed).plus(ledger.rejected);
+        drop(state);
+        let tender = ElementTender::new(&self.obj());
+        let session = Arc::new(Session { stream, _share: MemoryShare::new() });
+        *lock(&self.session) = Some(session.clone());
+        session.stream.set_retention(settings.retention());
+        session.stream.set_tender(Arc::new(tender));
+        for incident in session.stream.take_incidents() {
+            self.tell_incident(&incident);
+        }
         Ok(())
     }
 
@@ -194,11 +208,19 @@ impl DiskBuffer {
         *lock(&self.domain) = Some(session.stream.store().join_domain(self.pipeline_id()));
         self.offset.store(0, Ordering::Relaxed);
         self.set_position(None);
-        let overlap = self.settings().replay_overlap;
+        let settings = self.settings();
+        let overlap = settings.replay_overlap;
         let mut state = self.state();
         state.activity = Activity::Paused;
         state.closing = false;
-        state.tail.clear();
+        state.explicit = settings.ack_mode == AckMode::Explicit;
+        state.sent.clear();
+        state.sent_until = 0;
+        state.taken_until = 0;
+        state.acknowledged_until = 0;
+        state.passed = Totals::default();
+        state.oldest_captured_at = None;
+        state.caps = None;
         state.began = state.end.sequence;
         state.delivered = false;
         state.from_disk = false;
@@ -207,14 +229,13 @@ impl DiskBuffer {
         state.pushing = None;
         state.dropped_in_flight = None;
         state.gap = false;
-        state.unstored_out = Count::default();
         state.flushes = (0, 0);
         state.generation += 1;
         if state.cursor.position >= state.end.sequence {
             // Nothing is owed: a resume has no business in what earlier runs have delivered.
             state.cursor.resume = state.cursor.position;
         }
-        let from = Mark { sequence: state.cursor.resume, totals: state.cursor.totals };
+        let from = Mark { sequence: state.cursor.resume, totals: state.passed };
         state.resume = Resume::new(from, overlap);
         let cursor = state.cursor;
         drop(state);
@@ -251,21 +272,27 @@ impl DiskBuffer {
     }
 
     fn end_run(&self) {
-        let mut state = self.state();
-        state.activity = Activity::Stopped;
-        state.pushing = None;
-        let gone = state.tail.unstored().plus(state.unstored_out);
-        state.tail.clear();
-        state.count_forgotten();
-        let out = std::mem::take(&mut state.unstored_out);
-        state.counters.rejected = state.counters.rejected.plus(out);
-        drop(state);
+        let Some(session) = self.session() else { return };
+        // In order: what was stored before it is delivered before it.
+        if self.state().tail.has_unstored() {
+            self.spool_rest(&session);
+        }
+        let gone = {
+            let mut state = self.settled_state();
+            state.activity = Activity::Stopped;
+            state.pushing = None;
+            state.sent.clear();
+            let gone = state.tail.clear();
+            let gone = state.forget(&session.stream, gone);
+            session.stream.set_cursor(state.cursor);
+            gone
+        };
         *lock(&self.domain) = None;
         if gone.buffers > 0 {
             gst::warning!(CAT, imp = self, "{} buffers that the disk refused were not delivered: lost", gone.buffers);
         }
         self.report();
-        if self.session().is_some_and(|session| !session.stream.save_cursor()) {
+        if !session.stream.save_cursor() {
             gst::warning!(CAT, imp = self, "The disk does not take the cursor now: delivered data may be repeated");
         }
     }
@@ -326,7 +353,7 @@ impl ObjectSubclass for DiskBuffer {
             item_add: Condvar::new(),
             item_del: Condvar::new(),
             domain: Mutex::default(),
-            offset: AtomicU64::new(0),
+            offset: AtomicI64::new(0),
             position: Mutex::default(),
         }
     }
@@ -376,7 +403,15 @@ impl ObjectImpl for DiskBuffer {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        Arc::make_mut(&mut *lock(&self.settings)).set(pspec.name(), value);
+        let retention = {
+            let mut settings = lock(&self.settings);
+            let before = settings.retention();
+            Arc::make_mut(&mut *settings).set(pspec.name(), value);
+            Some(settings.retention()).filter(|retention| *retention != before)
+        };
+        if let (Some(retention), Some(session)) = (retention, self.session()) {
+            session.stream.set_retention(retention);
+        }
         // A limit may have been raised.
         self.item_del.notify_all();
     }
@@ -386,16 +421,17 @@ impl ObjectImpl for DiskBuffer {
             "current-level-buffers" => u32::try_from(self.level().buffers).unwrap_or(u32::MAX).to_value(),
             "current-level-bytes" => self.level().bytes.to_value(),
             "current-level-time" => self.level().time.to_value(),
-            "status" => self.state().status(Instant::now()).to_value(),
+            "status" => {
+                let stall = Duration::from_nanos(self.settings().stall_timeout);
+                self.state().status(Instant::now(), stall).to_value()
+            }
             "stats" => self.stats().to_value(),
             name => self.settings().get(name).unwrap_or_else(|| unreachable!("GObject asks for known properties")),
         }
     }
 
     fn signals() -> &'static [glib::subclass::Signal] {
-        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
-            SIGNAL_NAMES.into_iter().map(|name| glib::subclass::Signal::builder(name).run_first().build()).collect()
-        });
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(super::actions::signals);
         &SIGNALS
     }
 }

@@ -10,15 +10,17 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
+use super::giving_up::with;
 use super::imp::{CAT, DiskBuffer, Session, Signal};
-use super::settings::{FlushMode, Leaky, Settings};
-use super::state::{Full, State};
-use super::tail::{Content, Item};
+use super::settings::{FlushMode, Leaky, Persist, Settings};
+use super::state::{Full, State, change_state};
+use super::tail::{Content, Item, memory_limit};
 use crate::media::buffer::{self, Facts};
 use crate::media::event::{self, Coded, Place};
 use crate::media::keyframe::{Detector, Verdict};
+use crate::media::{meta, reference};
 use crate::store::domains::flushed;
-use crate::store::{Body, Mark, NewRecord, StoreError, Sync, Totals};
+use crate::store::{Body, Cause, Mark, NewRecord, StoreError, Sync, Totals};
 
 /// Longest step of running time that counts as media time: a source that sleeps for a day has not filled a day.
 const MAX_STEP: i64 = 10_000_000_000;
@@ -98,13 +100,15 @@ impl Ingest {
         }
     }
 
+    /// `now` is the time of arrival in ns since 1970; what the buffer itself says of its capture wins over it.
     fn facts(&self, buffer: &gst::BufferRef, verdict: Verdict, list_remaining: u32, now: i64) -> Facts {
         Facts {
             sync: verdict.sync,
             leading: verdict.leading,
             list_remaining,
             running_time: self.running_time(buffer.dts_or_pts()),
-            captured_at: now,
+            captured_at: reference::utc(buffer).unwrap_or(now),
+            arrival: None,
         }
     }
 
@@ -133,7 +137,7 @@ impl DiskBuffer {
         self.state().flow?;
         self.report_sometimes(ingest);
         let stored = buffer::with_payload(&buffer, |payload| {
-            let verdict = ingest.detector.inspect(buffer.flags(), payload);
+            let verdict = ingest.detector.inspect(buffer.flags(), buffer.pts(), payload);
             if let Room::Drop(reason) = self.make_room(&session, &settings, ingest.dropped.as_ref(), verdict.sync)? {
                 self.reject(ingest, &buffer, reason, verdict);
                 return Ok(gst::FlowSuccess::Ok);
@@ -142,8 +146,12 @@ impl DiskBuffer {
             let facts = ingest.facts(&buffer, verdict, 0, now);
             let advance = ingest.advance(facts.running_time);
             let out = self.for_tail(&buffer, dropped)?;
-            let record = NewRecord { body: Body::Buffer(buffer::header(&out, &facts)), payload, advance };
-            self.commit(&session, &settings, &[record], [Content::Buffer { buffer: out, facts }]);
+            let record = NewRecord {
+                body: Body::Buffer(buffer::header(&out, &facts, &mut |name| self.warn_of_meta(name))),
+                payload,
+                advance,
+            };
+            self.commit(&session, &settings, &[record], None, [Content::Buffer { buffer: out, facts }]);
             Ok(gst::FlowSuccess::Ok)
         });
         stored.unwrap_or_else(|err| Err(self.unreadable([&*buffer], &err)))
@@ -162,7 +170,7 @@ impl DiskBuffer {
         let verdicts: Vec<Verdict> = list
             .iter()
             .zip(&payloads)
-            .map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), payload))
+            .map(|(buffer, payload)| ingest.detector.inspect(buffer.flags(), buffer.pts(), payload))
             .collect();
         let first = verdicts.first().copied().unwrap_or_default();
         if let Room::Drop(reason) = self.make_room(&session, &settings, ingest.dropped.as_ref(), first.sync)? {
@@ -182,12 +190,29 @@ impl DiskBuffer {
             let facts = ingest.facts(&buffer, verdict, list_remaining, now);
             let advance = ingest.advance(facts.running_time);
             let buffer = self.for_tail(&buffer, dropped && contents.is_empty())?;
-            let body = Body::Buffer(buffer::header(&buffer, &facts));
+            let body = Body::Buffer(buffer::header(&buffer, &facts, &mut |name| self.warn_of_meta(name)));
             records.push(NewRecord { body, payload, advance });
             contents.push(Content::Buffer { buffer, facts });
         }
-        self.commit(&session, &settings, &records, contents);
+        self.commit(&session, &settings, &records, None, contents);
         Ok(gst::FlowSuccess::Ok)
+    }
+
+    /// Names each meta that cannot be stored once.
+    pub(super) fn warn_of_meta(&self, name: &str) {
+        if !self.state().unstored_metas.insert(name.to_owned()) {
+            return;
+        }
+        if meta::foreign_process(name) {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                ("{name} points into the memory of this process and means nothing after a restart: put the element where \
+                  buffers carry the data itself, with Savant before zeromq_sink")
+            );
+        } else if !meta::only_memory(name) {
+            gst::warning!(CAT, imp = self, "{name} is not stored: buffers that come from the disk are without it");
+        }
     }
 
     /// What cannot be read cannot be stored, and is not lost silently.
@@ -200,7 +225,7 @@ impl DiskBuffer {
             let mut state = self.state();
             for buffer in buffers {
                 state.counters.received.add(one(buffer));
-                state.counters.rejected.add(one(buffer));
+                state.cursor.ledger.rejected.add(one(buffer));
             }
         }
         gst::element_imp_error!(self, gst::ResourceError::Read, ("A buffer's memory cannot be mapped: {err}"));
@@ -261,7 +286,7 @@ impl DiskBuffer {
         ingest.sets_unwritten |= verdict.sets_changed;
         let mut state = self.state();
         state.counters.received.add(one);
-        state.counters.rejected.add(one);
+        state.cursor.ledger.rejected.add(one);
         drop(state);
         gst::trace!(CAT, imp = self, "Not stored, {}: {buffer:?} {verdict:?}", reason.reason());
     }
@@ -305,30 +330,40 @@ impl DiskBuffer {
             Place::State { slot, clears } => Body::State { slot: slot.clone(), clears: clears.clone() },
         };
         let record = NewRecord { body, payload: &[&coded.bytes], advance: 0 };
-        self.commit(session, settings, &[record], [content]);
+        self.commit(session, settings, &[record], Some(coded), [content]);
     }
 
-    /// Stores records as one and hands them to delivery. When the disk refuses they go by memory only.
+    /// Stores records as one and hands them to delivery. While the disk refuses, or is to be spared, they go by memory.
     fn commit(
         &self,
         session: &Session,
         settings: &Settings,
         records: &[NewRecord<'_>],
+        coded: Option<&Coded>,
         contents: impl IntoIterator<Item = Content>,
     ) {
-        let first = session.stream.end().sequence;
-        let appended = session.stream.append(first, records);
-        if appended.is_err() {
-            for record in records {
-                if let Body::State { slot, clears } = &record.body {
-                    session.stream.change_state(slot, clears, &record.payload.concat());
-                }
+        let (first, at_once) = {
+            let state = self.state();
+            // A record in memory alone never stands before one on the disk.
+            let at_once = settings.persist == Persist::Always && state.fault.is_none() && !state.tail.has_unstored();
+            (state.end.sequence, at_once)
+        };
+        let mut appended = None;
+        let mut error = None;
+        if at_once {
+            match session.stream.append(first, records) {
+                Ok(end) => appended = Some(end),
+                Err(err) => error = Some(err),
             }
         }
-        let change = {
+        let stored = appended.is_some();
+        if !stored {
+            session.stream.give_out(first + records.len() as u64);
+        }
+        let (change, crossed, spool) = {
+            let now = Instant::now();
             let mut state = self.state();
-            let (mut sequence, error) = (first, appended.err());
-            let stored = error.is_none();
+            let (mut sequence, mut before) = (first, state.end.totals);
             for (record, content) in records.iter().zip(contents) {
                 let adds = record.contribution();
                 if adds.buffers > 0 {
@@ -340,23 +375,46 @@ impl DiskBuffer {
                     Content::Event(event) if event.type_() == gst::EventType::Eos => state.live_eos = Some(sequence),
                     _ => {}
                 }
-                let before = state.end.totals;
-                let after = if stored { before.plus(adds) } else { before };
-                state.tail.push(Item { sequence, before, after, stored, content });
+                let (arrived, coded) =
+                    if stored { (None, None) } else { (Some(now), coded.map(|coded| Arc::new(coded.clone()))) };
+                state.tail.push(Item { sequence, before, adds, stored, arrived, coded, content });
                 sequence += 1;
-                state.end = Mark { sequence, totals: after };
+                before = before.plus(adds);
             }
-            state.tail.shrink(settings.max_memory_bytes);
-            Self::note_fault(&mut state, error)
+            state.end = match appended {
+                Some(end) => end,
+                None => Mark { sequence, totals: state.end.totals },
+            };
+            let limit = memory_limit(settings);
+            state.tail.shrink(limit);
+            let change = match &error {
+                Some(error) => {
+                    state.spool_at = Some(now + super::spool::RETRY);
+                    Self::note_fault(&mut state, Some(error))
+                }
+                None => None,
+            };
+            if state.fault.is_some() && state.tail.unstored_bytes() > limit {
+                change_state(&session.stream, &state.tail.release_delivered());
+            }
+            let level = state.level();
+            (change, state.watermark.update(settings, level), state.spool_due(settings, now))
         };
         self.item_add.notify_one();
         if let Some(change) = change {
             self.tell_storage(change);
         }
+        if let Some(crossed) = crossed {
+            self.tell_watermark(crossed);
+        }
+        if spool {
+            // What it says of the disk it has told.
+            let _ = self.spool(session);
+        }
     }
 
     /// Records whether the disk works; `Some` when that has changed.
-    fn note_fault(state: &mut State, error: Option<StoreError>) -> Option<Result<(), String>> {
+    pub(super) fn note_fault(state: &mut State, error: Option<&StoreError>) -> Option<Result<(), String>> {
         match error {
             None => state.fault.take().map(|_| Ok(())),
             Some(error) => {
@@ -367,7 +425,7 @@ impl DiskBuffer {
         }
     }
 
-    fn tell_storage(&self, change: Result<(), String>) {
+    pub(super) fn tell_storage(&self, change: Result<(), String>) {
         match change {
             Ok(()) => {
                 gst::info!(CAT, imp = self, "The disk takes data again");
@@ -377,7 +435,7 @@ impl DiskBuffer {
                 gst::element_imp_warning!(
                     self,
                     gst::ResourceError::Write,
-                    ("Storing failed, buffers pass from memory only until the disk takes them again: {reason}")
+                    ("Storing failed, buffers stay in memory until the disk takes them again: {reason}")
                 );
                 self.tell("diskbuffer-storage", |b| b.field("state", "fault").field("reason", reason.as_str()));
             }
@@ -418,9 +476,11 @@ impl DiskBuffer {
             match settings.leaky {
                 Leaky::Upstream => return Ok(Room::Drop(reason)),
                 // What is not on the disk cannot be traded for space there.
-                Leaky::Downstream if reason == Full::Memory => return Ok(Room::Drop(reason)),
-                Leaky::Downstream => {
-                    if !self.drop_oldest(session, &settings, reason)? && sync == Sync::None {
+                Leaky::Downstream | Leaky::Thin if reason == Full::Memory => return Ok(Room::Drop(reason)),
+                // Near the floor there is no room for what would stay.
+                Leaky::Thin if reason != Full::Disk && self.thin_oldest(session, &settings, reason) => {}
+                Leaky::Downstream | Leaky::Thin => {
+                    if !self.drop_oldest(session, &settings, reason) && sync == Sync::None {
                         return Ok(Room::Drop(reason));
                     }
                 }
@@ -434,10 +494,7 @@ impl DiskBuffer {
                         drop(guard);
                         match reason {
                             Full::Disk => store.refresh_space(),
-                            Full::Memory if session.stream.probe() => {
-                                self.state().fault = None;
-                                self.tell_storage(Ok(()));
-                            }
+                            Full::Memory => _ = self.spool(session),
                             _ => {}
                         }
                     }
@@ -447,8 +504,13 @@ impl DiskBuffer {
         }
     }
 
-    /// Drops the oldest GOPs until the rest fits. False when not even the newest keyframe can stay.
-    fn drop_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> Result<bool, gst::FlowError> {
+    /// Drops the oldest GOPs until the rest fits. False when not even the newest keyframe can stay, or the disk cannot tell
+    /// where one begins.
+    fn drop_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> bool {
+        // What memory alone holds has no index.
+        if self.state().tail.has_unstored() && self.spool(session).is_err() {
+            return false;
+        }
         let (cursor, end) = {
             let state = self.state();
             (state.cursor, state.end)
@@ -460,26 +522,27 @@ impl DiskBuffer {
             Ok(Some((sequence, entry))) => (Mark { sequence, totals: entry.totals }, true),
             Ok(None) => (end, false),
             Err(err) => {
-                gst::element_imp_error!(self, gst::ResourceError::Read, ("The backlog cannot be read: {err}"));
-                return Err(gst::FlowError::Error);
+                gst::warning!(CAT, imp = self, "The backlog cannot be read: {err}");
+                self.state().last_error = Some(err.to_string());
+                return false;
             }
         };
-        let dropped = {
-            let mut state = self.state();
+        let (dropped, rejected) = {
+            let mut state = self.settled_state();
             // Delivery may have come further meanwhile.
             if to.sequence <= state.cursor.position {
-                return Ok(true);
+                return true;
             }
-            let dropped = state.drop_until(to);
+            let dropped = state.drop_until(&session.stream, to, Cause::Dropped);
             session.stream.set_cursor(state.cursor);
             dropped
         };
         self.item_add.notify_one();
-        self.tell_dropped(reason.reason(), cursor.position, to.sequence - 1, dropped);
+        self.tell_dropped(reason.reason(), cursor.position, to.sequence - 1, with(dropped, rejected));
         if reason == Full::Disk {
             self.let_disk_settle(session);
         }
-        Ok(kept)
+        kept
     }
 
     /// The space of what was dropped comes back within a moment; without it more would be dropped than is needed.
@@ -514,14 +577,14 @@ impl DiskBuffer {
         let Some(session) = self.session() else { return };
         let mode = self.settings().flush_mode;
         let dropped = {
-            let mut state = self.state();
+            let mut state = self.settled_state();
             state.flushes.0 += 1;
             state.flushes.1 += u32::from(reset_time);
             let from = state.cursor.position;
             let dropped = (mode == FlushMode::Discard).then(|| {
                 let end = state.end;
-                state.tail.clear();
-                (from, end.sequence, state.drop_until(end))
+                let (dropped, rejected) = state.drop_until(&session.stream, end, Cause::Dropped);
+                (from, end.sequence, with(dropped, rejected))
             });
             state.gap = false;
             state.generation += 1;
@@ -559,6 +622,7 @@ impl DiskBuffer {
                     );
                     return false;
                 }
+                self.state().caps = Some(e.caps_owned());
                 ingest.detector = Detector::new(settings.keyframe_detection.source(), Some(e.caps()));
             }
             gst::EventView::Segment(e) => ingest.segment = Some(e.segment().clone()),
@@ -576,16 +640,16 @@ impl DiskBuffer {
     /// Downstream has had enough of what was before, and may want what comes now.
     fn reopen(&self, session: &Session) {
         let (from, to, dropped) = {
-            let mut state = self.state();
+            let mut state = self.settled_state();
             if state.flow != Err(gst::FlowError::Eos) {
                 return;
             }
             state.flow = Ok(gst::FlowSuccess::Ok);
             let (from, end) = (state.cursor.position, state.end);
-            let dropped = state.drop_until(end);
+            let (dropped, rejected) = state.drop_until(&session.stream, end, Cause::Dropped);
             state.gap = false;
             session.stream.set_cursor(state.cursor);
-            (from, end.sequence, dropped)
+            (from, end.sequence, with(dropped, rejected))
         };
         if dropped.buffers > 0 {
             self.tell_dropped("end of stream from downstream", from, to - 1, dropped);

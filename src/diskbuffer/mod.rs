@@ -51,17 +51,26 @@
 use gst::glib;
 use gst::prelude::*;
 
+mod actions;
 mod delivery;
+mod giving_up;
 mod imp;
 mod ingest;
 mod outcome;
 mod output;
+mod pace;
+mod properties;
+mod push;
 mod queries;
 mod resume;
+mod sent;
 mod settings;
+mod spool;
 mod state;
 mod stats;
 mod tail;
+mod tender;
+mod watermark;
 
 glib::wrapper! {
     /// The `diskbuffer` element.

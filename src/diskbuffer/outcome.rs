@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::delivery::{Delivery, Place};
+use super::delivery::Delivery;
 use super::imp::{CAT, DiskBuffer, Session};
+use super::pace::Pace;
+use super::settings::{OnUnnegotiable, Settings};
 use super::state::{Outage, State};
-use super::tail::Item;
 use crate::media::buffer::Facts;
-use crate::store::{Mark, Totals};
+use crate::store::{Cause, Mark, Sequence, Sync, Totals};
 
-/// Pause after the first refusal; doubled up to the longest.
-const RETRY: Duration = Duration::from_millis(200);
-const RETRY_MAX: Duration = Duration::from_secs(10);
 /// How long downstream has to accept before it is believed.
 pub(super) const PROBATION: Duration = Duration::from_millis(150);
 /// How often the level is told while draining.
@@ -31,20 +29,45 @@ pub(super) struct Probation {
     /// The first acceptance.
     pub since: Option<Instant>,
     pub passed: Vec<Passed>,
-    pub unstored: Vec<Item>,
 }
 
 pub(super) struct Draining {
     pub from: u64,
+    /// When the level was told, and the bytes then.
     pub told: Instant,
+    pub bytes: u64,
 }
 
-#[derive(Clone, Copy)]
-pub(super) struct Passed {
-    pub mark: Place,
+/// A record that downstream has, or several that follow each other.
+#[derive(Debug, Clone, Copy)]
+pub struct Passed {
+    pub at: Sequence,
+    pub next: Sequence,
+    /// Sums before it, if it is stored.
+    pub before: Totals,
+    pub adds: Totals,
+    /// It was stored when it was taken; else memory knows whether it is now.
+    pub stored: bool,
+    /// Of the first, if that is a buffer.
     pub facts: Option<Facts>,
     pub pts: Option<u64>,
-    pub size: u64,
+}
+
+impl Passed {
+    pub fn sync(&self) -> Sync {
+        self.facts.map_or(Sync::None, |facts| facts.sync)
+    }
+
+    /// Takes in the record that follows.
+    pub fn extend(&mut self, other: &Passed) {
+        self.next = other.next;
+        self.adds = self.adds.plus(other.adds);
+        // What was lost between the two shows in the sums of the second.
+        if other.stored && self.stored {
+            let gap = other.before.since(self.before.plus(self.adds).since(other.adds));
+            self.before = self.before.plus(gap);
+        }
+    }
 }
 
 impl DiskBuffer {
@@ -54,29 +77,20 @@ impl DiskBuffer {
         session: &Session,
         result: Result<gst::FlowSuccess, gst::FlowError>,
         passed: &[Passed],
-        unstored: Vec<Item>,
     ) {
         match result {
-            Ok(_) => self.passed(d, session, passed, unstored, true),
+            Ok(_) => self.passed(d, session, passed, true),
             Err(flow) => {
-                d.give_back_all(self, unstored);
+                d.probation = None;
                 self.refused(d, flow);
             }
         }
     }
 
     /// Counts what downstream has let in; `accepted` says whether it had to take it itself.
-    pub(super) fn passed(
-        &self,
-        d: &mut Delivery,
-        session: &Session,
-        passed: &[Passed],
-        unstored: Vec<Item>,
-        accepted: bool,
-    ) {
+    pub(super) fn passed(&self, d: &mut Delivery, session: &Session, passed: &[Passed], accepted: bool) {
         if let Some(probation) = &mut d.probation {
             probation.passed.extend_from_slice(passed);
-            probation.unstored.extend(unstored);
             let since = probation.since.filter(|since| accepted && since.elapsed() >= PROBATION);
             if accepted && probation.since.is_none() {
                 probation.since = Some(Instant::now());
@@ -88,7 +102,7 @@ impl DiskBuffer {
             }
             return;
         }
-        if self.acknowledge(session, passed) {
+        if self.count_passed(&d.settings, session, passed) {
             d.attempts = 0;
         }
         if accepted {
@@ -99,7 +113,7 @@ impl DiskBuffer {
     /// Downstream is back for good.
     pub(super) fn trust(&self, d: &mut Delivery, session: &Session) {
         if let Some(probation) = d.probation.take() {
-            self.acknowledge(session, &probation.passed);
+            self.count_passed(&d.settings, session, &probation.passed);
             d.attempts = 0;
             self.accepted(d);
         }
@@ -109,13 +123,19 @@ impl DiskBuffer {
     pub(super) fn settle_accounts(&self, d: &Delivery, session: &Session) {
         let lost = {
             let mut state = self.state();
-            if d.probation.is_some() || d.position < state.end.sequence || state.level().buffers == 0 {
+            let lost = state.pending();
+            if d.probation.is_some()
+                || d.position < state.end.sequence
+                || lost.buffers == 0
+                || state.tail.has_unstored()
+                || !state.sent.is_empty()
+            {
                 return;
             }
-            let lost = state.level();
-            state.cursor.ledger.lost.add(lost);
-            state.cursor.position = state.end.sequence;
-            state.cursor.totals = state.end.totals;
+            let resume = state.cursor.resume;
+            let end = state.end;
+            state.cursor.skip(end, Cause::Lost);
+            state.cursor.resume = resume;
             session.stream.set_cursor(state.cursor);
             lost
         };
@@ -123,43 +143,129 @@ impl DiskBuffer {
         gst::warning!(CAT, imp = self, "{} buffers, {} bytes could not be read: lost", lost.buffers, lost.bytes);
     }
 
-    /// Moves the cursor past what downstream has. False when it had it already.
-    pub(super) fn acknowledge(&self, session: &Session, passed: &[Passed]) -> bool {
-        let (overgrown, progress) = {
+    /// Counts what downstream has taken: it is acknowledged with that, or waits for it. False when it had it already.
+    pub(super) fn count_passed(&self, settings: &Settings, session: &Session, passed: &[Passed]) -> bool {
+        let (overgrown, progress, crossed) = {
             let mut state = self.state();
             state.pushing = None;
-            let before = state.cursor.position;
+            let before = (state.cursor.position, state.sent_until);
             let mut cut = false;
             for item in passed {
-                cut |= acknowledge_one(&mut state, item);
+                state.sent_until = state.sent_until.max(item.next);
+                if !state.explicit || item.next <= state.cursor.position {
+                    cut |= acknowledge_one(&mut state, item);
+                } else if !state.sent.push(*item) {
+                    state.counters.replayed.add(item.adds);
+                }
+            }
+            if state.explicit {
+                let done = state.acknowledged_until.saturating_sub(1);
+                let mut acknowledged = state.sent.acknowledge(done);
+                acknowledged.extend(state.sent.leading_events());
+                for item in acknowledged {
+                    cut |= acknowledge_one(&mut state, &item);
+                }
             }
             state.dropped_in_flight = None;
-            session.stream.set_cursor(state.cursor);
-            (cut, state.cursor.position > before)
+            self.cursor_moved(&mut state, session);
+            let level = state.level();
+            let progress = (state.cursor.position, state.sent_until) != before;
+            (cut, progress, state.watermark.update(settings, level))
         };
         self.item_del.notify_all();
         if overgrown {
-            gst::element_imp_warning!(
-                self,
-                gst::StreamError::Format,
-                ("No keyframe for 30 s or 64 MiB: a resume may start without one. Set the encoder's keyframe interval")
-            );
+            self.warn_overgrown();
+        }
+        if let Some(crossed) = crossed {
+            self.tell_watermark(crossed);
         }
         progress
     }
 
+    fn cursor_moved(&self, state: &mut State, session: &Session) {
+        let position = state.cursor.position;
+        state.tail.acknowledge(position);
+        self.release(state, session);
+        session.stream.set_cursor(state.cursor);
+    }
+
+    /// Everything up to `position` has arrived where it belongs (`ack-mode=explicit`). False when it was not sent.
+    pub(super) fn acknowledge(&self, position: Sequence) -> bool {
+        let Some(session) = self.session() else { return false };
+        let mut overgrown = false;
+        {
+            let mut state = self.state();
+            if position < state.cursor.position {
+                return true;
+            }
+            // Downstream may acknowledge before its push returns.
+            let on_its_way = state.taken_until != Sequence::MAX && position < state.taken_until;
+            if !state.explicit || (position >= state.sent_until && !on_its_way) {
+                return false;
+            }
+            state.acknowledged_until = state.acknowledged_until.max(position + 1);
+            for item in state.sent.acknowledge(position) {
+                overgrown |= acknowledge_one(&mut state, &item);
+            }
+            self.cursor_moved(&mut state, &session);
+        }
+        self.item_del.notify_all();
+        if overgrown {
+            self.warn_overgrown();
+        }
+        true
+    }
+
+    fn warn_overgrown(&self) {
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Format,
+            ("No keyframe for 30 s or 64 MiB: a resume may start without one. Set the encoder's keyframe interval")
+        );
+    }
+
+    /// Gives up a record that cannot be delivered.
+    pub(super) fn give_up(&self, session: &Session, item: &Passed) {
+        {
+            let mut state = self.state();
+            state.pushing = None;
+            state.dropped_in_flight = None;
+            if item.next > state.cursor.position {
+                let (stored, before) = place(&state, item);
+                if stored {
+                    let at = Mark { sequence: item.at, totals: before };
+                    state.cursor.skip(at, Cause::Lost);
+                    state.cursor.skip(Mark { sequence: item.next, totals: before.plus(item.adds) }, Cause::Dropped);
+                } else {
+                    state.cursor.ledger.rejected.add(item.adds);
+                    state.cursor.position = item.next;
+                    state.cursor.resume = item.next;
+                }
+                let from = Mark { sequence: item.next, totals: state.passed };
+                state.resume.restart(from);
+                state.oldest_captured_at = None;
+                self.cursor_moved(&mut state, session);
+            }
+        }
+        self.item_del.notify_all();
+    }
+
     /// Downstream has taken a buffer.
     pub(super) fn accepted(&self, d: &mut Delivery) {
-        let (ended, level, from_disk) = {
+        let (ended, level, from_disk, media) = {
             let mut state = self.state();
             state.delivered = true;
             state.counters.last_delivered_at = crate::store::wall_clock();
+            if !state.explicit {
+                state.oldest_captured_at = None;
+            }
             let ended = state.outage.take();
             if let Some(outage) = &ended {
                 state.counters.outage_time += outage.since.elapsed();
             }
-            (ended, state.level(), state.from_disk)
+            (ended, state.level(), state.from_disk, state.passed.time)
         };
+        d.not_before = Pace::next(&mut d.pace, Instant::now(), media, level.time, d.settings.catch_up_rate);
         if let Some(outage) = ended {
             let time = outage.since.elapsed();
             gst::info!(
@@ -179,17 +285,24 @@ impl DiskBuffer {
 
     pub(super) fn tell_draining(&self, d: &mut Delivery, level: Totals) {
         let now = Instant::now();
-        let draining = d.draining.get_or_insert(Draining { from: level.buffers.max(1), told: now });
+        let begun = Draining { from: level.buffers.max(1), told: now, bytes: level.bytes };
+        let draining = d.draining.get_or_insert(begun);
         draining.from = draining.from.max(level.buffers);
         if now >= draining.told + DRAIN_REPORT {
-            draining.told = now;
+            let took = now.saturating_duration_since(draining.told).as_secs_f64();
+            let speed = draining.bytes.saturating_sub(level.bytes) as f64 / took;
+            // ns; without end when more comes in than goes out.
+            let eta = if speed > 0.0 { (level.bytes as f64 / speed * 1e9) as u64 } else { u64::MAX };
+            (draining.told, draining.bytes) = (now, level.bytes);
             let percent = 100 - (level.buffers * 100 / draining.from).min(100);
-            self.tell("diskbuffer-draining", |b| b.field("percent", percent as u32));
+            self.state().drain_eta = eta;
+            self.tell("diskbuffer-draining", |b| b.field("percent", percent as u32).field("eta", eta));
         }
     }
 
     pub(super) fn tell_drained(&self, d: &mut Delivery) {
         if d.draining.take().is_some() {
+            self.state().drain_eta = 0;
             gst::info!(CAT, imp = self, "The backlog is delivered");
             self.tell("diskbuffer-drained", |b| b);
         }
@@ -197,7 +310,7 @@ impl DiskBuffer {
 
     /// Downstream has not taken a buffer.
     pub(super) fn refused(&self, d: &mut Delivery, flow: gst::FlowError) {
-        let (fatal, first) = {
+        let (answer, first) = {
             let mut state = self.state();
             state.pushing = None;
             state.dropped_in_flight = None;
@@ -207,41 +320,59 @@ impl DiskBuffer {
                 self.item_del.notify_all();
                 return;
             }
-            let refuses_us = matches!(flow, gst::FlowError::NotLinked | gst::FlowError::NotNegotiated);
-            let fatal = flow == gst::FlowError::Eos || (refuses_us && !state.delivered && state.outage.is_none());
-            if fatal {
+            let answer = Answer::to(flow, &state, d, d.settings.on_unnegotiable);
+            if answer == Answer::Stop {
                 state.flow = Err(flow);
             }
-            let first = !fatal && state.outage.is_none();
+            let first = answer == Answer::Wait && state.outage.is_none();
             if first {
                 state.counters.outages += 1;
                 state.outage = Some(Outage { since: Instant::now() });
             }
-            (fatal, first)
+            (answer, first)
         };
-        if fatal {
-            self.item_del.notify_all();
-            if flow != gst::FlowError::Eos {
-                gst::element_imp_error!(
-                    self,
-                    gst::StreamError::Failed,
-                    ("Internal data stream error."),
-                    ["streaming stopped, reason {flow}"]
-                );
+        self.item_del.notify_all();
+        match answer {
+            Answer::Stop if flow == gst::FlowError::Eos => {}
+            Answer::Stop => {
+                if flow == gst::FlowError::NotNegotiated {
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Format,
+                        ("Downstream does not take the caps of what is stored, see on-unnegotiable: {:?}", d.caps)
+                    );
+                } else {
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Failed,
+                        ("Internal data stream error."),
+                        ["streaming stopped, reason {flow}"]
+                    );
+                }
                 self.srcpad.push_event(gst::event::Eos::new());
             }
-            return;
+            Answer::LeaveOut => {
+                // It comes again, and is left out then.
+                self.begin_refusal(d);
+                let position = d.position;
+                d.rewind(self.state().cursor.position.min(position));
+            }
+            Answer::Wait => {
+                if first {
+                    gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and tried again");
+                    self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
+                }
+                d.flush_first = true;
+                self.retry_later(d);
+            }
         }
-        if first {
-            gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and delivery tried again");
-            self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
-        }
-        d.flush_first = true;
-        self.retry_later(d);
     }
 
     pub(super) fn retry_later(&self, d: &mut Delivery) {
-        let pause = RETRY.saturating_mul(1 << d.attempts.min(10)).min(RETRY_MAX);
+        let Settings { retry_interval, retry_max_interval, .. } = *d.settings;
+        let longest = Duration::from_nanos(retry_max_interval.max(retry_interval));
+        let first = Duration::from_nanos(retry_interval);
+        let pause = first.saturating_mul(1 << d.attempts.min(20)).min(longest);
         d.attempts += 1;
         // Forty cameras must not come back in step.
         let spread = 0.75 + 0.5 * jitter();
@@ -250,38 +381,78 @@ impl DiskBuffer {
     }
 }
 
+/// What follows from a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// It is over, with an error unless it is the end of the stream.
+    Stop,
+    /// An outage.
+    Wait,
+    /// What has these caps is left out.
+    LeaveOut,
+}
+
+impl Answer {
+    fn to(flow: gst::FlowError, state: &State, d: &Delivery, policy: OnUnnegotiable) -> Self {
+        let begun = state.delivered || state.outage.is_some();
+        match flow {
+            gst::FlowError::Eos => Answer::Stop,
+            gst::FlowError::NotLinked if !begun => Answer::Stop,
+            // Recorded by an earlier run, or after downstream had taken something else: nobody upstream can mend it.
+            gst::FlowError::NotNegotiated if begun || d.is_before(state.began) => match policy {
+                OnUnnegotiable::Hold => Answer::Wait,
+                // With the caps that come in now everything would be left out, for ever.
+                OnUnnegotiable::Skip if !d.is_before(state.began) && d.caps == state.caps => Answer::Wait,
+                OnUnnegotiable::Skip => Answer::LeaveOut,
+                OnUnnegotiable::Error => Answer::Stop,
+            },
+            gst::FlowError::NotNegotiated => Answer::Stop,
+            _ => Answer::Wait,
+        }
+    }
+}
+
+/// Whether a record is stored by now, and the sums before it if it is.
+fn place(state: &State, item: &Passed) -> (bool, Totals) {
+    if item.stored {
+        (true, item.before)
+    } else {
+        // Stored in the meantime: right behind what was delivered before.
+        (state.tail.is_stored(item.at), state.cursor.totals)
+    }
+}
+
 /// True when the GOP has become too long to be kept.
 fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
-    let (before, after, stored) = item.mark;
-    let next = before.sequence + 1;
-    let one = after.since(before.totals);
-    if !stored && item.facts.is_some() {
-        let one = Totals { buffers: 1, bytes: item.size, time: 0 };
-        state.unstored_out.subtract(one);
-        state.counters.bypassed.add(one);
-    }
-    if next <= state.cursor.position {
-        let dropped = state.dropped_in_flight.as_ref().is_some_and(|range| range.contains(&before.sequence));
-        let ledger = &mut state.cursor.ledger;
-        if dropped && stored {
-            // It went out all the same.
-            ledger.delivered.add(one);
-            ledger.dropped.subtract(one);
+    let given_up = state.dropped_in_flight.filter(|range| (range.from..range.to).contains(&item.at));
+    if let Some(range) = given_up {
+        // It went out all the same.
+        if item.at < range.stored {
+            state.cursor.pass_given_up(item.next - 1, item.adds, range.cause);
         } else {
-            state.counters.replayed.add(one);
+            let ledger = &mut state.cursor.ledger;
+            ledger.bypassed.add(item.adds);
+            ledger.rejected.subtract(item.adds);
         }
+        return false;
+    }
+    if item.next <= state.cursor.position {
+        state.counters.replayed.add(item.adds);
         // A repeat: the resume point is where it was, or it would run ahead of the cursor.
         return false;
     }
-    // What the sums skip was stored and is not there any more.
-    let missing = before.totals.since(state.cursor.totals);
-    state.cursor.ledger.lost.add(missing);
-    state.cursor.ledger.delivered.add(one);
-    state.cursor.position = next;
-    state.cursor.totals = after;
+    let (stored, before) = place(state, item);
+    if stored {
+        state.cursor.pass(Mark { sequence: item.next - 1, totals: before }, before.plus(item.adds));
+    } else {
+        state.cursor.ledger.bypassed.add(item.adds);
+        state.cursor.position = item.next;
+    }
+    let from = Mark { sequence: item.at, totals: state.passed };
+    state.passed = state.passed.plus(item.adds);
     let Some(facts) = &item.facts else { return false };
-    let after = Mark { sequence: next, totals: after };
-    let resumption = state.resume.acknowledged(before, after, facts, item.pts);
+    let after = Mark { sequence: item.next, totals: state.passed };
+    let resumption = state.resume.acknowledged(from, after, facts, item.pts);
     state.cursor.resume = state.cursor.resume.max(resumption.at);
     resumption.cut
 }

@@ -11,12 +11,16 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::delivery::{Delivery, Pending, Start, Sticky};
+use super::delivery::{Delivery, Start, Sticky};
 use super::imp::{CAT, DiskBuffer, Session};
+use super::outcome::Passed;
+use super::push::Pending;
 use super::settings::TimestampMode;
+use crate::media::buffer::Facts;
 use crate::media::event;
 use crate::media::keyframe;
 use crate::media::nal::ParameterSets;
+use crate::media::{position, reference};
 use crate::store::Sync;
 use crate::store::domains::same_run;
 
@@ -32,12 +36,35 @@ impl DiskBuffer {
             d.sticky.clear();
         }
         d.domain = Some(domain);
-        d.offset = match self.settings().timestamp_mode {
+        d.offset = match d.settings.timestamp_mode {
             TimestampMode::Original => Some(0),
-            TimestampMode::Continuous => {
-                d.offsets.get(&domain).copied().or_else(|| self.domain().map_or(Some(0), |run| run.offset(domain)))
+            TimestampMode::Continuous => d
+                .offsets
+                .get(&domain)
+                .copied()
+                .or_else(|| self.domain().map_or(Some(0), |run| Some(run.offset(domain)? as i64))),
+            // What goes out as it comes in keeps its time.
+            TimestampMode::Restamp => {
+                (d.start == Start::Continuing && d.sent.is_none() && self.is_live(domain)).then_some(0)
             }
         };
+    }
+
+    fn is_live(&self, domain: u64) -> bool {
+        self.domain().is_none_or(|run| same_run(run.number(), domain))
+    }
+
+    /// By how much the epoch that begins with the running time `first` has to be later.
+    fn settle(&self, d: &Delivery, domain: u64, first: u64) -> i64 {
+        let later = |until: u64| until as i64 - first as i64;
+        // Another stream may have begun the epoch before this one had come that far.
+        let behind_sent = d.sent.map_or(i64::MIN, later);
+        if d.settings.timestamp_mode == TimestampMode::Restamp {
+            let now = self.obj().current_running_time().map_or(0, gst::ClockTime::nseconds);
+            return later(now).max(behind_sent);
+        }
+        let offset = self.domain().map_or(0, |run| run.settle(domain, first)) as i64;
+        offset.max(behind_sent)
     }
 
     /// Puts a sticky event in force; it is sent with [`Self::send_sticky`].
@@ -63,11 +90,7 @@ impl DiskBuffer {
             (Some(offset), _) => offset,
             (None, Some(domain)) => {
                 let first = u64::try_from(first.unwrap_or(0)).unwrap_or(0);
-                let mut offset = self.domain().map_or(0, |run| run.settle(domain, first));
-                // Another stream may have begun the epoch before this one had come that far.
-                if let Some(sent) = d.sent {
-                    offset = offset.max(sent.saturating_sub(first));
-                }
+                let offset = self.settle(d, domain, first);
                 d.offset = Some(offset);
                 d.offsets.insert(domain, offset);
                 offset
@@ -97,14 +120,17 @@ impl DiskBuffer {
 
     /// What goes out for a buffer: usually itself. `None` for leading pictures that cannot be decoded.
     pub(super) fn prepare(&self, d: &mut Delivery, session: &Session, item: Pending) -> Option<gst::Buffer> {
-        let Pending { mut buffer, facts, .. } = item;
+        let Pending { mut buffer, facts, passed } = item;
         self.send_sticky(d, session, facts.running_time);
         if let Some(before) = d.skip_before {
-            if facts.leading || buffer.pts().is_some_and(|pts| pts < before) {
+            if facts.leading {
                 gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
                 return None;
             }
-            d.skip_before = None;
+            // Another slice or field of the sync point has its PTS.
+            if facts.sync != Sync::None || buffer.pts().is_none_or(|pts| pts > before) {
+                d.skip_before = None;
+            }
         }
         if d.start == Start::Discont {
             d.start = Start::Continuing;
@@ -120,12 +146,34 @@ impl DiskBuffer {
             }
             buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
         }
+        if d.settings.add_reference_timestamp_meta || d.settings.add_position_meta {
+            self.say_where(d, session, &passed, &facts, buffer.make_mut());
+        }
         let end = buffer.pts().or(buffer.dts()).map(|t| t.saturating_add(buffer.duration().unwrap_or_default()));
         if let Some(end) = end {
             d.last_end = d.last_end.max(Some(end)).filter(|_| d.segment.is_some());
             self.note_sent(d, end);
         }
         Some(buffer)
+    }
+
+    /// Puts capture time and position on a buffer.
+    fn say_where(&self, d: &Delivery, session: &Session, passed: &Passed, facts: &Facts, buffer: &mut gst::BufferRef) {
+        let (captured_at, synced) = match (reference::utc(buffer), facts.arrival) {
+            (Some(at), _) => (at, true),
+            (None, Some(arrival)) => session.stream.captured_at(arrival, facts.captured_at),
+            (None, None) => (facts.captured_at, session.stream.store().is_clock_synced()),
+        };
+        if d.settings.add_reference_timestamp_meta {
+            reference::attach(buffer, captured_at);
+        }
+        if d.settings.add_position_meta {
+            let replayed = {
+                let state = self.state();
+                passed.at < state.sent_until.max(state.cursor.position)
+            };
+            position::attach(buffer, passed.at, replayed, captured_at, synced);
+        }
     }
 
     /// Dropped data shows downstream as a gap up to where it goes on.
@@ -143,7 +191,7 @@ impl DiskBuffer {
         let Some(segment) = &d.segment else { return };
         self.set_position(segment.to_stream_time(end));
         if let Some(time) = segment.to_running_time(end) {
-            let until = time.nseconds().saturating_add(d.offset.unwrap_or(0));
+            let until = time.nseconds().saturating_add_signed(d.offset.unwrap_or(0));
             // Before it is accepted: a repeat keeps its place in time anyway.
             d.sent = d.sent.max(Some(until));
             if let Some(run) = &d.run {

@@ -90,12 +90,19 @@ impl DiskBuffer {
         }
     }
 
-    pub(super) fn src_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {
-        if event.type_() == gst::EventType::Qos {
-            // It speaks of a running time that upstream does not know, or of frames that left it long ago.
-            if !self.state().is_live() || self.offset.load(std::sync::atomic::Ordering::Relaxed) != 0 {
-                return true;
-            }
+    pub(super) fn src_event(&self, pad: &gst::Pad, mut event: gst::Event) -> bool {
+        match event.type_() {
+            gst::EventType::CustomUpstream | gst::EventType::CustomBoth if self.acknowledged_by(&event) => return true,
+            // It speaks of frames that left upstream long ago: nothing there can be done about them.
+            gst::EventType::Qos if !self.state().is_live() => return true,
+            _ => {}
+        }
+        // What it says of running time is downstream's; upstream counts from elsewhere.
+        let offset = self.offset.load(std::sync::atomic::Ordering::Relaxed);
+        if offset != 0 {
+            let event = event.make_mut();
+            let before = event.running_time_offset();
+            event.set_running_time_offset(before.saturating_sub(offset));
         }
         gst::Pad::event_default(pad, Some(&*self.obj()), event)
     }

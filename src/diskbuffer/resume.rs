@@ -54,7 +54,7 @@ impl Resume {
             && let Some(key) = last.leading_before
             && last.sequence != before.sequence
             && !facts.leading
-            && pts.is_none_or(|pts| pts >= key)
+            && pts.is_none_or(|pts| pts > key)
         {
             last.leading_before = None;
         }

@@ -1,14 +1,13 @@
-//! Properties of `diskbuffer`: their values, their documentation, and the enums that appear in `gst-inspect-1.0`.
+//! What can be set on `diskbuffer`: the values, and the enums that appear in `gst-inspect-1.0`.
 
 use std::path::PathBuf;
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
 
 use crate::media::keyframe::Source;
-use crate::store::{Durability as StoreDurability, StoreOptions};
+use crate::store::{Durability as StoreDurability, RecoveryMode, Retention, StoreOptions};
 
 /// What happens to buffers when a limit is reached.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -22,6 +21,8 @@ pub enum Leaky {
     Upstream = 1,
     #[enum_value(name = "Downstream: drop the oldest GOPs", nick = "downstream")]
     Downstream = 2,
+    #[enum_value(name = "Thin: of the oldest GOPs keep the keyframes, then drop the oldest", nick = "thin")]
+    Thin = 3,
 }
 
 /// What a stored buffer survives.
@@ -34,6 +35,27 @@ pub enum Durability {
     #[default]
     #[enum_value(name = "Crash: the end of the process in any way, kill -9 included", nick = "crash")]
     Crash = 1,
+    #[enum_value(
+        name = "Interval: as crash; a power cut costs at most what came within sync-interval",
+        nick = "interval"
+    )]
+    Interval = 2,
+    #[enum_value(name = "Power: power cuts; each buffer is synced to the disk before upstream goes on", nick = "power")]
+    Power = 3,
+}
+
+/// What is done about a store that cannot be read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstDiskBufferRecovery")]
+pub enum Recovery {
+    #[default]
+    #[enum_value(name = "Salvage: set the bad part aside, tell what is missing, go on with the rest", nick = "salvage")]
+    Salvage = 0,
+    #[enum_value(name = "Fail: an error, and the store stays as it is", nick = "fail")]
+    Fail = 1,
+    #[enum_value(name = "Reset: delete it and start empty; a newer format is set aside", nick = "reset")]
+    Reset = 2,
 }
 
 /// When a buffer counts as delivered.
@@ -44,6 +66,40 @@ pub enum AckMode {
     #[default]
     #[enum_value(name = "Push: when downstream has returned OK for it", nick = "push")]
     Push = 0,
+    #[enum_value(
+        name = "Explicit: when the application says so, by the action \"acknowledge\" or the upstream event diskbuffer-ack",
+        nick = "explicit"
+    )]
+    Explicit = 1,
+}
+
+/// When a buffer is stored.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstDiskBufferPersist")]
+pub enum Persist {
+    #[default]
+    #[enum_value(name = "Always: before upstream goes on", nick = "always")]
+    Always = 0,
+    #[enum_value(
+        name = "Spill: once it waits longer than spill-after, memory is full, or the element stops; spares flash",
+        nick = "spill"
+    )]
+    Spill = 1,
+}
+
+/// What happens to a stored epoch whose caps downstream refuses.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(u32)]
+#[enum_type(name = "GstDiskBufferOnUnnegotiable")]
+pub enum OnUnnegotiable {
+    #[default]
+    #[enum_value(name = "Hold: as an outage, until downstream takes it", nick = "hold")]
+    Hold = 0,
+    #[enum_value(name = "Skip: it is left out, reported as dropped", nick = "skip")]
+    Skip = 1,
+    #[enum_value(name = "Error: the element posts an error", nick = "error")]
+    Error = 2,
 }
 
 /// How the running time of stored epochs goes out.
@@ -59,6 +115,11 @@ pub enum TimestampMode {
         nick = "continuous"
     )]
     Continuous = 1,
+    #[enum_value(
+        name = "Restamp: what was held up begins at the running time at which it goes out, one shift per burst",
+        nick = "restamp"
+    )]
+    Restamp = 2,
 }
 
 /// What a flush from upstream does to the backlog.
@@ -108,23 +169,29 @@ pub enum Status {
     Starting = 1,
     #[enum_value(name = "Live: downstream keeps up, buffers go through memory", nick = "live")]
     Live = 2,
-    #[enum_value(name = "Stalled: downstream has not taken a buffer for 2 s, data spools", nick = "stalled")]
+    #[enum_value(name = "Stalled: downstream has not taken a buffer for stall-timeout, data spools", nick = "stalled")]
     Stalled = 3,
     #[enum_value(name = "Outage: downstream refuses, data spools, delivery is retried", nick = "outage")]
     Outage = 4,
     #[enum_value(name = "Catching up: the backlog is being read from the disk", nick = "catching-up")]
     CatchingUp = 5,
-    #[enum_value(name = "Storage fault: the disk refuses, buffers pass from memory only", nick = "storage-fault")]
+    #[enum_value(
+        name = "Storage fault: the disk refuses, buffers stay in memory until it takes them",
+        nick = "storage-fault"
+    )]
     StorageFault = 6,
 }
 
 /// The enums of the properties, for the documentation of the plugin.
 #[cfg(feature = "v1_18")]
-pub fn enum_types() -> [glib::Type; 7] {
+pub fn enum_types() -> [glib::Type; 10] {
     [
         Leaky::static_type(),
         Durability::static_type(),
         AckMode::static_type(),
+        Persist::static_type(),
+        Recovery::static_type(),
+        OnUnnegotiable::static_type(),
         TimestampMode::static_type(),
         FlushMode::static_type(),
         KeyframeDetection::static_type(),
@@ -148,10 +215,27 @@ pub struct Settings {
     pub timestamp_mode: TimestampMode,
     pub flush_mode: FlushMode,
     pub keyframe_detection: KeyframeDetection,
+    pub high_watermark: f64,
+    pub low_watermark: f64,
+    pub persist: Persist,
+    pub spill_after: u64,
+    pub process_memory_bytes: u64,
+    pub stall_timeout: u64,
+    pub retry_interval: u64,
+    pub retry_max_interval: u64,
+    pub on_unnegotiable: OnUnnegotiable,
+    pub catch_up_rate: f64,
+    pub add_position_meta: bool,
+    pub add_reference_timestamp_meta: bool,
+    pub max_age: u64,
+    pub retention_time: u64,
+    pub retention_bytes: u64,
+    pub sync_interval: u64,
+    pub recovery: Recovery,
     pub lock_timeout: u64,
 }
 
-const DEFAULT_STREAM_NAME: &str = "default";
+pub const DEFAULT_STREAM_NAME: &str = "default";
 const SECOND: u64 = 1_000_000_000;
 
 impl Default for Settings {
@@ -171,6 +255,23 @@ impl Default for Settings {
             timestamp_mode: TimestampMode::default(),
             flush_mode: FlushMode::default(),
             keyframe_detection: KeyframeDetection::default(),
+            high_watermark: 0.9,
+            low_watermark: 0.7,
+            persist: Persist::default(),
+            spill_after: SECOND,
+            process_memory_bytes: 128 << 20,
+            stall_timeout: 2 * SECOND,
+            retry_interval: SECOND / 5,
+            retry_max_interval: 10 * SECOND,
+            on_unnegotiable: OnUnnegotiable::default(),
+            catch_up_rate: 0.0,
+            add_position_meta: false,
+            add_reference_timestamp_meta: false,
+            max_age: 0,
+            retention_time: 0,
+            retention_bytes: 0,
+            sync_interval: SECOND,
+            recovery: Recovery::default(),
             lock_timeout: 15 * SECOND,
         }
     }
@@ -191,13 +292,28 @@ impl Settings {
             durability: match self.durability {
                 Durability::None => StoreDurability::None,
                 Durability::Crash => StoreDurability::Crash,
+                Durability::Interval => StoreDurability::Interval,
+                Durability::Power => StoreDurability::Power,
             },
+            sync_interval: Duration::from_nanos(self.sync_interval),
             min_free_bytes: self.min_free_bytes,
             limit_bytes: self.max_size_bytes,
             lock_timeout: Duration::from_nanos(self.lock_timeout),
-            // Until there is a property for it.
-            recovery: crate::store::RecoveryMode::Fail,
+            recovery: match self.recovery {
+                Recovery::Salvage => RecoveryMode::Salvage,
+                Recovery::Fail => RecoveryMode::Fail,
+                Recovery::Reset => RecoveryMode::Reset,
+            },
             ..StoreOptions::default()
+        }
+    }
+
+    pub fn retention(&self) -> Retention {
+        Retention {
+            time: Duration::from_nanos(self.retention_time),
+            bytes: self.retention_bytes,
+            total_bytes: self.max_size_bytes,
+            max_age: Duration::from_nanos(self.max_age),
         }
     }
 
@@ -223,6 +339,23 @@ impl Settings {
             "timestamp-mode" => self.timestamp_mode = get(value),
             "flush-mode" => self.flush_mode = get(value),
             "keyframe-detection" => self.keyframe_detection = get(value),
+            "high-watermark" => self.high_watermark = get(value),
+            "low-watermark" => self.low_watermark = get(value),
+            "persist" => self.persist = get(value),
+            "spill-after" => self.spill_after = get(value),
+            "process-memory-bytes" => self.process_memory_bytes = get(value),
+            "stall-timeout" => self.stall_timeout = get(value),
+            "retry-interval" => self.retry_interval = get(value),
+            "retry-max-interval" => self.retry_max_interval = get(value),
+            "on-unnegotiable" => self.on_unnegotiable = get(value),
+            "catch-up-rate" => self.catch_up_rate = get(value),
+            "add-position-meta" => self.add_position_meta = get(value),
+            "add-reference-timestamp-meta" => self.add_reference_timestamp_meta = get(value),
+            "max-age" => self.max_age = get(value),
+            "retention-time" => self.retention_time = get(value),
+            "retention-bytes" => self.retention_bytes = get(value),
+            "sync-interval" => self.sync_interval = get(value),
+            "recovery" => self.recovery = get(value),
             "lock-timeout" => self.lock_timeout = get(value),
             _ => {}
         }
@@ -244,148 +377,25 @@ impl Settings {
             "timestamp-mode" => self.timestamp_mode.to_value(),
             "flush-mode" => self.flush_mode.to_value(),
             "keyframe-detection" => self.keyframe_detection.to_value(),
+            "high-watermark" => self.high_watermark.to_value(),
+            "low-watermark" => self.low_watermark.to_value(),
+            "persist" => self.persist.to_value(),
+            "spill-after" => self.spill_after.to_value(),
+            "process-memory-bytes" => self.process_memory_bytes.to_value(),
+            "stall-timeout" => self.stall_timeout.to_value(),
+            "retry-interval" => self.retry_interval.to_value(),
+            "retry-max-interval" => self.retry_max_interval.to_value(),
+            "on-unnegotiable" => self.on_unnegotiable.to_value(),
+            "catch-up-rate" => self.catch_up_rate.to_value(),
+            "add-position-meta" => self.add_position_meta.to_value(),
+            "add-reference-timestamp-meta" => self.add_reference_timestamp_meta.to_value(),
+            "max-age" => self.max_age.to_value(),
+            "retention-time" => self.retention_time.to_value(),
+            "retention-bytes" => self.retention_bytes.to_value(),
+            "sync-interval" => self.sync_interval.to_value(),
+            "recovery" => self.recovery.to_value(),
             "lock-timeout" => self.lock_timeout.to_value(),
             _ => return None,
         })
     }
 }
-
-pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-    let default = Settings::default();
-    let u64_property = |name, nick, blurb, default: u64| {
-        glib::ParamSpecUInt64::builder(name).nick(nick).blurb(blurb).default_value(default)
-    };
-    vec![
-        glib::ParamSpecString::builder("location")
-            .nick("Location")
-            .blurb(
-                "Directory of the store, made when missing (mode 0700) and used by this plugin alone; elements of one \
-                 process may share it. Without it, \"streambuffer\" below systemd's $STATE_DIRECTORY; without that it is \
-                 required",
-            )
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecString::builder("stream-name")
-            .nick("Stream name")
-            .blurb("Name of the stream inside the store; each element that shares a store needs one of its own")
-            .default_value(Some(DEFAULT_STREAM_NAME))
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecUInt::builder("max-size-buffers")
-            .nick("Maximum backlog (buffers)")
-            .blurb("Undelivered buffers at which the buffer is full (0 = no limit)")
-            .default_value(default.max_size_buffers)
-            .mutable_playing()
-            .build(),
-        u64_property(
-            "max-size-bytes",
-            "Maximum backlog (bytes)",
-            "Undelivered payload bytes at which the buffer is full (0 = no limit)",
-            default.max_size_bytes,
-        )
-        .mutable_playing()
-        .build(),
-        u64_property(
-            "max-size-time",
-            "Maximum backlog (ns)",
-            "Undelivered media time in ns at which the buffer is full (0 = no limit)",
-            default.max_size_time,
-        )
-        .mutable_playing()
-        .build(),
-        u64_property(
-            "min-free-bytes",
-            "Free-space floor (bytes)",
-            "Bytes that stay free on the file system: with less the buffer is full. At most a quarter of the file \
-             system is kept, at least what the store needs to open again",
-            default.min_free_bytes,
-        )
-        .mutable_ready()
-        .build(),
-        glib::ParamSpecEnum::builder_with_default("leaky", default.leaky)
-            .nick("Leaky")
-            .blurb("What is dropped when the buffer is full: nothing, new buffers or old ones; whole GOPs")
-            .mutable_playing()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default("durability", default.durability)
-            .nick("Durability")
-            .blurb("What an accepted buffer survives; elements that share a store share this setting")
-            .mutable_ready()
-            .build(),
-        u64_property(
-            "max-memory-bytes",
-            "Memory for recent buffers (bytes)",
-            "Payload bytes of the newest undelivered buffers that are kept in memory, so that a downstream that keeps \
-             up is served without reading the disk",
-            default.max_memory_bytes,
-        )
-        .mutable_playing()
-        .build(),
-        glib::ParamSpecEnum::builder_with_default("ack-mode", default.ack_mode)
-            .nick("Acknowledgement")
-            .blurb("When a buffer counts as delivered and is not sent again")
-            .mutable_ready()
-            .build(),
-        u64_property(
-            "replay-overlap",
-            "Replay overlap (ns)",
-            "Media time in ns sent again after an outage or a restart, for sinks that return OK for what they then lose \
-             (sockets). Repeats start at a keyframe in any case",
-            default.replay_overlap,
-        )
-        .mutable_ready()
-        .build(),
-        glib::ParamSpecEnum::builder_with_default("timestamp-mode", default.timestamp_mode)
-            .nick("Timestamp mode")
-            .blurb(
-                "Running time of what was recorded by earlier runs. Continuous suits network sinks, muxers and files \
-                 that do not synchronise to the clock: a sink that does stays behind by the backlog for ever",
-            )
-            .mutable_ready()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default("flush-mode", default.flush_mode)
-            .nick("Flush mode")
-            .blurb("What a flush from upstream, as by a seek, does to the backlog")
-            .mutable_playing()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default("keyframe-detection", default.keyframe_detection)
-            .nick("Keyframe detection")
-            .blurb("What tells where a decoder can start; some hardware encoders mark every buffer as delta unit")
-            .mutable_ready()
-            .build(),
-        u64_property(
-            "lock-timeout",
-            "Lock timeout (ns)",
-            "How long the change to READY waits for another process to let go of the store, in ns: rolling updates \
-             overlap",
-            default.lock_timeout,
-        )
-        .mutable_ready()
-        .build(),
-        glib::ParamSpecUInt::builder("current-level-buffers")
-            .nick("Current backlog (buffers)")
-            .blurb("Undelivered buffers")
-            .read_only()
-            .build(),
-        u64_property("current-level-bytes", "Current backlog (bytes)", "Undelivered payload bytes", 0)
-            .read_only()
-            .build(),
-        u64_property("current-level-time", "Current backlog (ns)", "Undelivered media time in ns", 0)
-            .read_only()
-            .build(),
-        glib::ParamSpecEnum::builder_with_default("status", Status::default())
-            .nick("Status")
-            .blurb("What the element is doing")
-            .read_only()
-            .build(),
-        glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
-            .nick("Statistics")
-            .blurb(
-                "Counters of buffers, each also with -bytes: received = stored + bypassed + queued + rejected, stored = \
-                 delivered + pending + dropped + expired + purged + lost; stored and what became of it count from the \
-                 stream's beginning. Times in ns, clock times in ns since 1970",
-            )
-            .read_only()
-            .build(),
-    ]
-});

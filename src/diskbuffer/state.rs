@@ -2,15 +2,17 @@
 //!
 //! One mutex, held for a few instructions at a time: never across a push, a query, a signal or a disk access.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::resume::Resume;
-use super::settings::{Settings, Status};
-use super::tail::Tail;
-use crate::store::{Count, CursorRecord, Mark, Sequence, Totals};
-
-/// A push that takes longer than this in PLAYING is a stall.
-pub const STALL: Duration = Duration::from_secs(2);
+use super::sent::Sent;
+use super::settings::{Persist, Settings, Status};
+use super::tail::{Gone, Tail, memory_limit};
+use super::watermark::Watermark;
+use crate::media::event::{Coded, Place};
+use crate::store::{Cause, Count, CursorRecord, Mark, Sequence, Stream, Totals};
 
 /// Why nothing more fits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,13 +44,10 @@ pub struct Outage {
     pub since: Instant,
 }
 
+/// What is counted beside the ledger.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counters {
     pub received: Count,
-    /// Went through memory only, for the disk refused.
-    pub bypassed: Count,
-    /// Not accepted: dropped at the entrance.
-    pub rejected: Count,
     pub replayed: Count,
     pub outages: u32,
     pub outage_time: Duration,
@@ -56,6 +55,16 @@ pub struct Counters {
     pub last_received_at: i64,
     pub last_delivered_at: i64,
     pub sync_points: u64,
+}
+
+/// Positions that were dropped during a push.
+#[derive(Debug, Clone, Copy)]
+pub struct InFlight {
+    pub from: Sequence,
+    /// The stored ones end here; what follows was in memory only.
+    pub stored: Sequence,
+    pub to: Sequence,
+    pub cause: Cause,
 }
 
 /// Whether the element runs.
@@ -72,15 +81,40 @@ pub struct State {
     pub activity: Activity,
     /// What upstream gets to hear; an error while flushing, stopped, or for good.
     pub flow: Result<gst::FlowSuccess, gst::FlowError>,
-    /// The log as far as delivery may go.
+    /// The next number to be given out, and the sums of what is stored.
     pub end: Mark,
     pub cursor: CursorRecord,
     pub resume: Resume,
     pub tail: Tail,
+    /// Waits to be acknowledged.
+    pub sent: Sent,
+    /// Everything before it is on its way to downstream or was; the highest number while the disk is being read.
+    pub taken_until: Sequence,
+    /// Everything before it was sent in this run.
+    pub sent_until: Sequence,
+    /// Everything before it is acknowledged, or will be once it is sent.
+    pub acknowledged_until: Sequence,
+    /// Sums of what was delivered in this run, stored or not.
+    pub passed: Totals,
+    /// What only memory holds is being stored.
+    pub spooling: bool,
+    /// The disk is not asked again before.
+    pub spool_at: Option<Instant>,
+    pub watermark: Watermark,
+    /// Steps of the clock that were told.
+    pub clock_steps: u64,
+    /// Capture time of the oldest undelivered buffer, ns since 1970.
+    pub oldest_captured_at: Option<i64>,
+    /// ns until the backlog is delivered at the present speed; 0 when nothing is being caught up with.
+    pub drain_eta: u64,
+    /// Downstream's OK is no acknowledgement.
+    pub explicit: bool,
     /// Raised when delivery has to begin again at the cursor.
     pub generation: u64,
     /// Where this run of the element began: an end of stream before it belongs to an earlier run.
     pub began: Sequence,
+    /// Caps of what comes in now.
+    pub caps: Option<gst::Caps>,
     /// The end of stream that nothing has followed yet.
     pub live_eos: Option<Sequence>,
     /// A push is under way since then.
@@ -93,11 +127,9 @@ pub struct State {
     /// Why the disk refuses.
     pub fault: Option<String>,
     /// Dropped while being pushed: counts as delivered if the push succeeds.
-    pub dropped_in_flight: Option<std::ops::Range<Sequence>>,
+    pub dropped_in_flight: Option<InFlight>,
     /// Tell downstream of a gap at the next buffer.
     pub gap: bool,
-    /// Buffers that are nowhere else and being pushed.
-    pub unstored_out: Count,
     /// Flushes that the sink pad's thread has not taken note of, and how many of them reset running time.
     pub flushes: (u32, u32),
     /// The task has to end.
@@ -106,6 +138,8 @@ pub struct State {
     pub closing: bool,
     /// The task's own thread.
     pub thread: Option<std::thread::ThreadId>,
+    /// Kinds of metas that are lost on the way through the disk, each told once.
+    pub unstored_metas: HashSet<String>,
     pub counters: Counters,
     pub last_error: Option<String>,
 }
@@ -119,8 +153,21 @@ impl Default for State {
             cursor: CursorRecord::default(),
             resume: Resume::default(),
             tail: Tail::default(),
+            sent: Sent::default(),
+            taken_until: 0,
+            sent_until: 0,
+            acknowledged_until: 0,
+            passed: Totals::default(),
+            spooling: false,
+            spool_at: None,
+            watermark: Watermark::default(),
+            clock_steps: 0,
+            oldest_captured_at: None,
+            drain_eta: 0,
+            explicit: false,
             generation: 0,
             began: 0,
+            caps: None,
             live_eos: None,
             pushing: None,
             delivered: false,
@@ -129,11 +176,11 @@ impl Default for State {
             fault: None,
             dropped_in_flight: None,
             gap: false,
-            unstored_out: Count::default(),
             flushes: (0, 0),
             stopping: false,
             closing: false,
             thread: None,
+            unstored_metas: HashSet::new(),
             counters: Counters::default(),
             last_error: None,
         }
@@ -141,9 +188,14 @@ impl Default for State {
 }
 
 impl State {
-    /// The undelivered part.
+    /// The undelivered part of what is stored.
+    pub fn pending(&self) -> Totals {
+        self.cursor.pending(self.end.totals)
+    }
+
+    /// The undelivered part, stored or not.
     pub fn level(&self) -> Totals {
-        self.end.totals.since(self.cursor.totals)
+        self.pending().plus(self.tail.queued())
     }
 
     /// The limit that is reached, if any.
@@ -156,7 +208,7 @@ impl State {
             Some(Full::Bytes)
         } else if reached(settings.max_size_time, level.time) {
             Some(Full::Time)
-        } else if self.fault.is_some() && self.tail.unstored().bytes >= settings.max_memory_bytes {
+        } else if self.fault.is_some() && self.tail.queued().bytes >= memory_limit(settings) {
             Some(Full::Memory)
         } else if disk_low && self.fault.is_none() && level.buffers > 0 {
             // With nothing undelivered, storing takes no space that is not given back at once.
@@ -175,32 +227,52 @@ impl State {
             && fits(settings.max_size_time, level.time)
     }
 
-    /// Gives up what lies before `to`; what was dropped.
-    pub fn drop_until(&mut self, to: Mark) -> Totals {
-        let dropped = to.totals.since(self.cursor.totals);
+    /// Gives up what lies before `to`; what was dropped of what is stored, and of what only memory had.
+    pub fn drop_until(&mut self, stream: &Stream, to: Mark, cause: Cause) -> (Totals, Count) {
+        let stored = self.tail.first_unstored().map_or(to.sequence, |first| first.min(to.sequence));
         if self.pushing.is_some() {
-            let from = self.dropped_in_flight.as_ref().map_or(self.cursor.position, |range| range.start);
-            self.dropped_in_flight = Some(from..to.sequence);
+            let from = self.dropped_in_flight.map_or(self.cursor.position, |range| range.from);
+            self.dropped_in_flight = Some(InFlight { from, stored, to: to.sequence, cause });
         }
-        self.cursor.ledger.dropped.add(dropped);
-        self.cursor.position = to.sequence;
-        self.cursor.totals = to.totals;
-        self.cursor.resume = to.sequence;
-        self.resume.restart(to);
-        self.gap = true;
-        self.generation += 1;
-        dropped
+        let gone = self.tail.drop_until(to.sequence);
+        let rejected = self.forget(stream, gone);
+        self.sent.drop_until(to.sequence);
+        let dropped = self.cursor.skip(to, cause);
+        self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
+        self.oldest_captured_at = None;
+        // What was sent and only waits for its acknowledgement leaves no gap.
+        if to.sequence > self.sent_until {
+            self.gap = true;
+            self.generation += 1;
+        }
+        (dropped, rejected)
     }
 
-    /// Unstored buffers that memory had to give up were not accepted after all.
-    pub fn count_forgotten(&mut self) {
-        let gone = self.tail.take_forgotten();
-        self.counters.rejected = self.counters.rejected.plus(gone);
+    /// Counts what memory alone had and gave up; changes of state stay in force.
+    pub fn forget(&mut self, stream: &Stream, gone: Gone) -> Count {
+        let ledger = &mut self.cursor.ledger;
+        ledger.rejected = ledger.rejected.plus(gone.buffers);
+        change_state(stream, &gone.state);
+        gone.buffers
     }
 
-    pub fn status(&self, now: Instant) -> Status {
+    /// Whether what only memory holds has to go to the disk now.
+    pub fn spool_due(&self, settings: &Settings, now: Instant) -> bool {
+        if self.spooling || !self.tail.has_unstored() || self.spool_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        let waits_long =
+            |since: Instant| now.saturating_duration_since(since).as_nanos() >= settings.spill_after.into();
+        self.fault.is_some()
+            || settings.persist == Persist::Always
+            || self.tail.unstored_bytes() >= memory_limit(settings)
+            || self.tail.waiting_since().is_some_and(waits_long)
+    }
+
+    /// What it is doing; a push that takes longer than `stall` in PLAYING is a stall.
+    pub fn status(&self, now: Instant, stall: Duration) -> Status {
         let stalled = self.activity == Activity::Playing
-            && self.pushing.is_some_and(|since| now.saturating_duration_since(since) >= STALL);
+            && self.pushing.is_some_and(|since| now.saturating_duration_since(since) >= stall);
         if self.activity == Activity::Stopped {
             Status::Stopped
         } else if self.fault.is_some() {
@@ -226,5 +298,14 @@ impl State {
     /// Whether an upstream event that carries running time means what it says there.
     pub fn is_live(&self) -> bool {
         self.outage.is_none() && !self.from_disk
+    }
+}
+
+/// Puts changes of state in force that are not stored.
+pub fn change_state(stream: &Stream, changes: &[Arc<Coded>]) {
+    for coded in changes {
+        if let Place::State { slot, clears } = &coded.place {
+            stream.change_state(slot, clears, &coded.bytes);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Levels, counters and messages: what the element says about itself.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
@@ -8,7 +8,8 @@ use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer};
 use super::state::State;
-use crate::store::{Count, Totals};
+use super::watermark::Crossed;
+use crate::store::{ClockStep, Count, Incident, Totals};
 
 impl DiskBuffer {
     pub(super) fn level(&self) -> Totals {
@@ -19,11 +20,13 @@ impl DiskBuffer {
     pub(super) fn stats(&self) -> gst::Structure {
         let session = self.session();
         let disk_bytes = session.as_ref().map_or(0, |s| s.stream.store().disk_bytes());
+        let durable = session.as_ref().map_or(0, |s| s.stream.durable().saturating_sub(1));
+        // ns.
+        let latency = session.as_ref().map_or(0.0, |s| s.stream.store().commit_latency_p99().as_nanos() as f64);
         let now = Instant::now();
-        let mut state = self.state();
-        state.count_forgotten();
+        let stall = Duration::from_nanos(self.settings().stall_timeout);
+        let state = self.state();
         let ledger = state.cursor.ledger;
-        let queued = state.tail.unstored().plus(state.unstored_out);
         let total = |totals: Totals| Count { buffers: totals.buffers, bytes: totals.bytes };
         let ratio = match state.counters.received.buffers {
             0 => 0.0,
@@ -32,25 +35,29 @@ impl DiskBuffer {
         let outage_time =
             state.counters.outage_time + state.outage.as_ref().map_or_else(Default::default, |o| o.since.elapsed());
         let mut stats = gst::Structure::builder("diskbuffer-stats")
+            .field("durable-position", durable)
+            .field("commit-latency-p99", latency)
             .field("acknowledged-position", state.cursor.position.saturating_sub(1))
             .field("outages", state.counters.outages)
             .field("outage-time", outage_time.as_nanos() as u64)
+            .field("oldest-pending-age", oldest_pending_age(&state))
+            .field("drain-eta", state.drain_eta)
             .field("last-received-at", state.counters.last_received_at)
             .field("last-delivered-at", state.counters.last_delivered_at)
             .field("disk-bytes", disk_bytes)
             .field("memory-bytes", state.tail.bytes())
             .field("keyframe-ratio", ratio)
-            .field("status", status_nick(&state, now))
+            .field("status", status_nick(&state, now, stall))
             .field("last-error", state.last_error.clone().unwrap_or_default())
             .build();
         let counts = [
             ("received", state.counters.received),
             ("stored", total(state.end.totals)),
-            ("bypassed", state.counters.bypassed),
-            ("queued", queued),
-            ("rejected", state.counters.rejected),
+            ("bypassed", ledger.bypassed),
+            ("queued", total(state.tail.queued())),
+            ("rejected", ledger.rejected),
             ("delivered", ledger.delivered),
-            ("pending", total(state.level())),
+            ("pending", total(state.pending())),
             ("dropped", ledger.dropped),
             ("expired", ledger.expired),
             ("purged", ledger.purged),
@@ -78,6 +85,37 @@ impl DiskBuffer {
         let _ = obj.post_message(message);
     }
 
+    /// Tells that the wall clock was set, and what that does to capture times.
+    pub(super) fn tell_clock(&self, step: ClockStep) {
+        let ClockStep { by, wall, synced, .. } = step;
+        gst::info!(
+            CAT,
+            imp = self,
+            "The clock was set by {:.3} s, {}; capture times are corrected",
+            by as f64 / 1e9,
+            if synced { "synchronised" } else { "not synchronised" }
+        );
+        self.tell("diskbuffer-clock", |b| b.field("step", by).field("now", wall).field("clock-synced", synced));
+    }
+
+    /// Tells what a damaged store has lost.
+    pub(super) fn tell_incident(&self, incident: &Incident) {
+        let Incident { first, last, buffers, bytes, reason, path, .. } = incident;
+        gst::element_imp_warning!(
+            self,
+            gst::ResourceError::Read,
+            ("{}: positions {first} to {last} are damaged or missing and are left out: {reason}", path.display())
+        );
+        self.tell("diskbuffer-storage", |b| {
+            b.field("state", "damaged")
+                .field("reason", reason.as_str())
+                .field("first-position", *first)
+                .field("last-position", *last)
+                .field("buffers", buffers.unwrap_or(0))
+                .field("bytes", bytes.unwrap_or(0))
+        });
+    }
+
     /// Tells of dropped buffers: whose are gone, how many, why.
     pub(super) fn tell_dropped(&self, reason: &str, from: u64, to: u64, dropped: Totals) {
         gst::warning!(
@@ -98,11 +136,28 @@ impl DiskBuffer {
         });
     }
 
+    /// The level has crossed a watermark.
+    pub(super) fn tell_watermark(&self, crossed: Crossed) {
+        let Crossed { above, fraction, limit } = crossed;
+        gst::info!(
+            CAT,
+            imp = self,
+            "Level is {} at {:.0} % of {limit}",
+            if above { "high" } else { "low again" },
+            fraction * 100.0
+        );
+        self.tell("diskbuffer-watermark", |b| {
+            b.field("above", above).field("fraction", fraction).field("limit", limit)
+        });
+        self.obj().emit_by_name::<()>(super::actions::WATERMARK, &[&above]);
+    }
+
     /// The line for a person at 3 a.m.
     pub(super) fn report(&self) {
+        let stall = Duration::from_nanos(self.settings().stall_timeout);
         let state = self.state();
         let (status, level, ledger, counters) =
-            (status_nick(&state, Instant::now()), state.level(), state.cursor.ledger, state.counters);
+            (status_nick(&state, Instant::now(), stall), state.level(), state.cursor.ledger, state.counters);
         drop(state);
         gst::info!(
             CAT,
@@ -115,15 +170,22 @@ impl DiskBuffer {
             counters.received.buffers,
             ledger.delivered.buffers,
             counters.replayed.buffers,
-            ledger.dropped.buffers + counters.rejected.buffers,
+            ledger.dropped.buffers + ledger.rejected.buffers,
             ledger.lost.buffers,
             counters.outages
         );
     }
 }
 
-fn status_nick(state: &State, now: Instant) -> String {
-    let (_, value) = glib::EnumValue::from_value(&state.status(now).to_value())
-        .map_or((String::new(), String::new()), |(_, value)| (String::new(), value.nick().to_owned()));
-    value
+fn status_nick(state: &State, now: Instant, stall: Duration) -> String {
+    glib::EnumValue::from_value(&state.status(now, stall).to_value())
+        .map_or(String::new(), |(_, value)| value.nick().to_owned())
+}
+
+/// ns since the oldest undelivered buffer came; 0 when there is none.
+fn oldest_pending_age(state: &State) -> u64 {
+    match state.oldest_captured_at {
+        Some(at) if state.level().buffers > 0 => u64::try_from(crate::store::wall_clock() - at).unwrap_or(0),
+        _ => 0,
+    }
 }

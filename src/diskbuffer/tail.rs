@@ -1,23 +1,59 @@
 //! The newest records, in memory: what a downstream that keeps up is served from, without a copy and with every meta.
 //!
-//! Holds a run of records up to the end of the log. When it grows past its limit the oldest go, unless they could not be
-//! stored: those stay until delivered.
+//! Holds a run of records up to the end of the log: stored ones first, then those that are nowhere else yet, because the
+//! disk refuses or because `persist=spill` spares it. Stored ones go when they were taken, or when memory gets short. The
+//! others stay until a resume has no use for them any more, or until they are stored.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use super::settings::Settings;
 use crate::media::buffer::Facts;
+use crate::media::event::Coded;
 use crate::media::nal::ParameterSets;
 use crate::store::{Count, Sequence, Sync, Totals};
+
+/// Elements of this process that have a store open; they share what `process-memory-bytes` allows.
+static SHARES: AtomicU64 = AtomicU64::new(0);
+
+/// A part of the memory of the process, for as long as this lives.
+pub struct MemoryShare(());
+
+impl MemoryShare {
+    pub fn new() -> Self {
+        SHARES.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for MemoryShare {
+    fn drop(&mut self) {
+        SHARES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that one element may hold: as it is set, as far as the process has room. The other half is the stores'.
+pub fn memory_limit(settings: &Settings) -> u64 {
+    let share = settings.process_memory_bytes / 2 / SHARES.load(Ordering::Relaxed).max(1);
+    settings.max_memory_bytes.min(share)
+}
 
 /// A record on its way out.
 #[derive(Debug, Clone)]
 pub struct Item {
     pub sequence: Sequence,
-    /// Sums before and after it.
+    /// Sums before it; unknown while it is not stored.
     pub before: Totals,
-    pub after: Totals,
+    /// What it adds to the sums.
+    pub adds: Totals,
     /// It is on the disk too.
     pub stored: bool,
+    /// When it came, if it has to be stored later.
+    pub arrived: Option<Instant>,
+    /// What has to be stored later, unless it is a buffer.
+    pub coded: Option<Arc<Coded>>,
     pub content: Content,
 }
 
@@ -43,22 +79,29 @@ impl Item {
             _ => 0,
         }
     }
+}
 
-    /// What would be lost with it: a buffer that is nowhere else.
-    pub fn unstored(&self) -> Option<Totals> {
-        let buffer = matches!(self.content, Content::Buffer { .. });
-        (buffer && !self.stored).then(|| Totals { buffers: 1, bytes: self.size(), time: 0 })
-    }
+/// What went with records that are nowhere else.
+#[derive(Debug, Default)]
+pub struct Gone {
+    /// Buffers that were not delivered.
+    pub buffers: Count,
+    /// Changes of state; they stay in force.
+    pub state: Vec<Arc<Coded>>,
 }
 
 #[derive(Debug, Default)]
 pub struct Tail {
     items: VecDeque<Item>,
     bytes: u64,
-    /// Buffers that are nowhere else.
-    unstored: Count,
-    /// Such buffers that were passed over.
-    forgotten: Count,
+    /// Index of the first record that is not stored; all after it are not stored either.
+    stored: usize,
+    /// Bytes from there on.
+    unstored_bytes: u64,
+    /// Undelivered ones of them.
+    queued: Totals,
+    /// Records before this one count as delivered.
+    acknowledged: Sequence,
 }
 
 impl Tail {
@@ -66,78 +109,171 @@ impl Tail {
         self.bytes
     }
 
-    pub fn unstored(&self) -> Count {
-        self.unstored
+    /// Undelivered buffers that are nowhere else.
+    pub fn queued(&self) -> Totals {
+        self.queued
     }
 
-    /// Buffers that are gone for good, since this was last asked.
-    pub fn take_forgotten(&mut self) -> Count {
-        std::mem::take(&mut self.forgotten)
+    pub fn has_unstored(&self) -> bool {
+        self.stored < self.items.len()
+    }
+
+    pub fn unstored_bytes(&self) -> u64 {
+        self.unstored_bytes
+    }
+
+    /// When the oldest undelivered record came that is nowhere else.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        let from = self.index(self.acknowledged).max(self.stored);
+        self.items.get(from)?.arrived
     }
 
     pub fn first(&self) -> Option<Sequence> {
         self.items.front().map(|item| item.sequence)
     }
 
-    fn count(&mut self, item: &Item) {
-        self.bytes += item.size();
-        if let Some(one) = item.unstored() {
-            self.unstored.add(one);
+    pub fn first_unstored(&self) -> Option<Sequence> {
+        self.items.get(self.stored).map(|item| item.sequence)
+    }
+
+    /// Records that are nowhere else, from the oldest on.
+    pub fn unstored(&self) -> impl Iterator<Item = &Item> {
+        self.items.range(self.stored..)
+    }
+
+    fn index(&self, sequence: Sequence) -> usize {
+        // Numbers follow each other, so the place can be computed; where it cannot, it is looked for.
+        let guess = self.first().map_or(0, |first| sequence.saturating_sub(first) as usize);
+        match self.items.get(guess) {
+            Some(item) if item.sequence == sequence => guess,
+            _ => self.items.partition_point(|item| item.sequence < sequence),
         }
     }
 
-    fn uncount(&mut self, item: &Item) {
-        self.bytes -= item.size();
-        if let Some(one) = item.unstored() {
-            self.unstored.subtract(one);
-        }
-    }
-
+    /// Adds the newest record. One that is not stored comes after stored ones only.
     pub fn push(&mut self, item: Item) {
-        self.count(&item);
+        let size = item.size();
+        self.bytes += size;
+        if item.stored && self.stored == self.items.len() {
+            self.stored += 1;
+        } else {
+            self.unstored_bytes += size;
+            self.queued = self.queued.plus(item.adds);
+        }
         self.items.push_back(item);
-    }
-
-    /// Takes back a record that was not accepted and is nowhere else.
-    pub fn put_back(&mut self, item: Item) {
-        self.count(&item);
-        self.items.push_front(item);
     }
 
     fn pop(&mut self) -> Option<Item> {
         let item = self.items.pop_front()?;
-        self.uncount(&item);
+        let size = item.size();
+        self.bytes -= size;
+        if self.stored > 0 {
+            self.stored -= 1;
+        } else {
+            self.unstored_bytes -= size;
+            if item.sequence >= self.acknowledged {
+                self.queued = self.queued.since(item.adds);
+            }
+        }
         Some(item)
     }
 
     /// Lets go of stored records until at most `limit` bytes are held.
     pub fn shrink(&mut self, limit: u64) {
-        while self.bytes > limit
-            && let Some(at) = self.items.iter().position(|item| item.stored)
-            && let Some(item) = self.items.remove(at)
-        {
-            self.uncount(&item);
+        while self.bytes > limit && self.stored > 0 {
+            self.pop();
         }
     }
 
-    /// Takes the record at `position`, forgetting those before it. `None` when the disk has to be asked.
+    /// The record at `position`. A stored one is taken out, with those before it; one that is nowhere else stays. `None`
+    /// when the disk has to be asked.
     pub fn take(&mut self, position: Sequence) -> Option<Item> {
+        while self.stored > 0 && self.first().is_some_and(|first| first < position) {
+            self.pop();
+        }
+        if self.stored > 0 {
+            return if self.first() == Some(position) { self.pop() } else { None };
+        }
+        self.items.get(self.index(position)).filter(|item| item.sequence == position).cloned()
+    }
+
+    /// Whether a record is on the disk: all that is not here as nowhere else.
+    pub fn is_stored(&self, sequence: Sequence) -> bool {
+        let index = self.index(sequence);
+        index < self.stored || self.items.get(index).is_none_or(|item| item.sequence != sequence)
+    }
+
+    /// What lies before `position` counts as delivered.
+    pub fn acknowledge(&mut self, position: Sequence) {
+        if self.has_unstored() {
+            let (from, to) = (self.index(self.acknowledged).max(self.stored), self.index(position));
+            for index in from..to {
+                self.queued = self.queued.since(self.items[index].adds);
+            }
+        }
+        self.acknowledged = self.acknowledged.max(position);
+    }
+
+    /// Lets go of delivered records that a resume does not need.
+    pub fn release(&mut self, resume: Sequence) -> Vec<Arc<Coded>> {
+        let mut state = Vec::new();
+        let until = resume.min(self.acknowledged);
+        while self.stored == 0 && self.first().is_some_and(|first| first < until) {
+            state.extend(self.pop().and_then(|item| item.coded));
+        }
+        state
+    }
+
+    /// Lets go of delivered records that only a resume would need.
+    pub fn release_delivered(&mut self) -> Vec<Arc<Coded>> {
+        self.release(self.acknowledged)
+    }
+
+    /// The oldest `count` records that were nowhere else are on the disk now, the first with the sums `before`; what those
+    /// of them add that count as delivered.
+    pub fn mark_stored(&mut self, count: usize, before: Totals) -> Totals {
+        let mut at = before;
+        let mut delivered = Totals::default();
+        for item in self.items.range_mut(self.stored..).take(count) {
+            (item.stored, item.before, item.coded, item.arrived) = (true, at, None, None);
+            at = at.plus(item.adds);
+            self.unstored_bytes -= item.size();
+            if item.sequence < self.acknowledged {
+                delivered = delivered.plus(item.adds);
+            } else {
+                self.queued = self.queued.since(item.adds);
+            }
+            self.stored += 1;
+        }
+        delivered
+    }
+
+    /// Forgets stored records before `position`, and those between, which would be read from the disk too.
+    pub fn forget_stored_until(&mut self, position: Sequence) {
+        while self.stored > 0 && self.first().is_some_and(|first| first < position) {
+            self.pop();
+        }
+    }
+
+    /// Forgets what lies before `position`.
+    pub fn drop_until(&mut self, position: Sequence) -> Gone {
+        let mut gone = Gone::default();
         while self.first().is_some_and(|first| first < position) {
-            self.forget_first();
+            let nowhere_else = self.stored == 0;
+            let Some(item) = self.pop() else { break };
+            if nowhere_else {
+                if item.sequence >= self.acknowledged {
+                    gone.buffers.add(item.adds);
+                }
+                gone.state.extend(item.coded);
+            }
         }
-        if self.first() == Some(position) { self.pop() } else { None }
+        self.acknowledged = self.acknowledged.max(position);
+        gone
     }
 
-    fn forget_first(&mut self) {
-        if let Some(one) = self.pop().and_then(|item| item.unstored()) {
-            self.forgotten.add(one);
-        }
-    }
-
-    pub fn clear(&mut self) {
-        while !self.items.is_empty() {
-            self.forget_first();
-        }
+    pub fn clear(&mut self) -> Gone {
+        self.drop_until(self.items.back().map_or(0, |last| last.sequence + 1))
     }
 
     /// What the first buffer at or after `position` says, if all records up to it are here.
@@ -145,7 +281,7 @@ impl Tail {
         if self.first()? > position {
             return None;
         }
-        let from_there = self.items.iter().filter(|item| item.sequence >= position);
+        let from_there = self.items.range(self.index(position)..);
         for (expected, item) in (position..).zip(from_there) {
             if item.sequence != expected {
                 return None;
@@ -166,19 +302,29 @@ mod tests {
         Item {
             sequence,
             before: Totals::default(),
-            after: Totals::default(),
+            adds: Totals { buffers: 1, bytes: size as u64, time: 5 },
             stored,
+            arrived: None,
+            coded: None,
             content: Content::Buffer { buffer: gst::Buffer::with_size(size).unwrap(), facts: Facts::default() },
         }
     }
 
-    #[test]
-    fn the_oldest_stored_records_go_first() {
+    fn tail(stored: u64, unstored: u64) -> Tail {
         gst::init().unwrap();
         let mut tail = Tail::default();
-        for sequence in 1..=4 {
-            tail.push(item(sequence, 10, true));
-        }
+        (1..=stored).for_each(|sequence| tail.push(item(sequence, 10, true)));
+        (1..=unstored).for_each(|i| tail.push(item(stored + i, 10, false)));
+        tail
+    }
+
+    fn all(n: u64) -> Totals {
+        Totals { buffers: n, bytes: 10 * n, time: 5 * n }
+    }
+
+    #[test]
+    fn the_oldest_stored_records_go_first() {
+        let mut tail = tail(4, 0);
         tail.shrink(25);
         assert_eq!((tail.first(), tail.bytes()), (Some(3), 20));
         assert!(tail.take(2).is_none(), "it is on the disk");
@@ -187,18 +333,38 @@ mod tests {
     }
 
     #[test]
-    fn what_is_nowhere_else_stays() {
-        gst::init().unwrap();
-        let mut tail = Tail::default();
-        tail.push(item(1, 10, false));
-        tail.push(item(2, 10, true));
+    fn what_is_nowhere_else_stays_until_no_resume_needs_it() {
+        let mut tail = tail(1, 4);
         tail.shrink(0);
-        assert_eq!((tail.first(), tail.bytes()), (Some(1), 10));
-        assert_eq!(tail.unstored(), Count { buffers: 1, bytes: 10 });
-        tail.take(1);
-        tail.push(item(3, 10, false));
-        tail.clear();
-        assert_eq!((tail.bytes(), tail.unstored()), (0, Count::default()));
-        assert_eq!(tail.take_forgotten(), Count { buffers: 1, bytes: 10 });
+        assert_eq!((tail.first(), tail.bytes(), tail.queued()), (Some(2), 40, all(4)));
+        assert_eq!(tail.take(3).map(|i| i.sequence), Some(3));
+        assert_eq!(tail.take(2).map(|i| i.sequence), Some(2), "again, for a resume");
+        assert!(tail.take(1).is_none() && !tail.is_stored(3) && tail.is_stored(1));
+        tail.acknowledge(4);
+        assert_eq!(tail.queued(), all(2));
+        assert!(tail.release(3).is_empty());
+        assert_eq!((tail.first(), tail.bytes(), tail.queued()), (Some(3), 30, all(2)));
+        tail.release_delivered();
+        assert_eq!((tail.first(), tail.queued()), (Some(4), all(2)));
+    }
+
+    #[test]
+    fn what_is_stored_later_is_as_what_was_stored_at_once() {
+        let mut tail = tail(0, 4);
+        tail.acknowledge(2);
+        assert_eq!(tail.mark_stored(3, all(7)), all(1));
+        assert_eq!((tail.queued(), tail.unstored_bytes(), tail.first_unstored()), (all(1), 10, Some(4)));
+        assert!(tail.is_stored(3) && !tail.is_stored(4));
+        assert_eq!(tail.take(3).map(|i| (i.stored, i.before)), Some((true, all(9))));
+        assert_eq!((tail.take(4).map(|i| i.stored), tail.bytes()), (Some(false), 10));
+    }
+
+    #[test]
+    fn what_is_dropped_from_memory_alone_is_told() {
+        let mut tail = tail(2, 3);
+        tail.acknowledge(4);
+        assert_eq!(tail.drop_until(5).buffers, Count { buffers: 1, bytes: 10 });
+        assert_eq!(tail.clear().buffers, Count { buffers: 1, bytes: 10 });
+        assert_eq!((tail.bytes(), tail.unstored_bytes(), tail.queued()), (0, 0, Totals::default()));
     }
 }

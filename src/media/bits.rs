@@ -40,6 +40,8 @@ impl Framing {
 pub(crate) struct Units<'a> {
     framing: Framing,
     data: &'a [u8],
+    /// Bytes of the buffer, of which `data` may be only the beginning.
+    total: usize,
     /// Where the search for the next NAL unit begins.
     at: usize,
     /// Start of the current NAL unit.
@@ -47,12 +49,13 @@ pub(crate) struct Units<'a> {
 }
 
 impl<'a> Units<'a> {
-    pub(crate) fn new(framing: Framing, data: &'a [u8]) -> Self {
-        Self { framing, data, at: 0, start: 0 }
+    pub(crate) fn new(framing: Framing, data: &'a [u8], total: usize) -> Self {
+        Self { framing, data, total: total.max(data.len()), at: 0, start: 0 }
     }
 
-    /// The next NAL unit. In a byte stream this slice goes on to the end of the data, so read it with
-    /// [`Bits`], which stop at the next start code.
+    /// The next NAL unit, the last perhaps cut off where only the beginning of the buffer is at hand. In a
+    /// byte stream this slice goes on to the end of the data, so read it with [`Bits`], which stop at the
+    /// next start code.
     pub(crate) fn next(&mut self) -> Option<&'a [u8]> {
         loop {
             let nal = match self.framing {
@@ -64,10 +67,10 @@ impl<'a> Units<'a> {
                 Framing::Length(size @ 1..=4) => {
                     let (field, rest) = self.data.get(self.at..)?.split_at_checked(size.into())?;
                     let length = field.iter().fold(0, |all, &byte| all << 8 | u64::from(byte));
-                    let nal = rest.get(..usize::try_from(length).ok()?)?;
+                    let length = usize::try_from(length).ok()?;
                     self.start = self.at + field.len();
-                    self.at = self.start + nal.len();
-                    nal
+                    self.at = self.start.checked_add(length).filter(|&end| end <= self.total)?;
+                    rest.get(..length).unwrap_or(rest)
                 }
                 Framing::Length(_) => return None,
             };
@@ -175,7 +178,7 @@ mod tests {
 
     /// Start and end of each NAL unit.
     fn ranges(framing: Framing, data: &[u8]) -> Vec<(usize, usize)> {
-        let mut units = Units::new(framing, data);
+        let mut units = Units::new(framing, data, data.len());
         let next = || units.next().map(|_| units.range());
         std::iter::from_fn(next).map(|range| (range.start, range.end)).collect()
     }

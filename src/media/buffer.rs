@@ -1,6 +1,7 @@
 //! A `GstBuffer` as a record and back.
 
-use crate::store::{BufferHeader, Payload, Sync};
+use crate::media::{clock_time, meta};
+use crate::store::{Arrival, BufferHeader, Payload, Sync};
 
 /// What is said of a buffer beside its own fields.
 #[derive(Debug, Clone, Copy, Default)]
@@ -12,9 +13,12 @@ pub struct Facts {
     pub running_time: Option<i64>,
     /// ns since 1970.
     pub captured_at: i64,
+    /// When it came, if it comes from the disk.
+    pub arrival: Option<Arrival>,
 }
 
-pub fn header(buffer: &gst::BufferRef, facts: &Facts) -> BufferHeader {
+/// `unknown` is told the names of metas that cannot be stored.
+pub fn header(buffer: &gst::BufferRef, facts: &Facts, unknown: &mut impl FnMut(&str)) -> BufferHeader {
     let none_is_max = |offset: u64| (offset != gst::ffi::GST_BUFFER_OFFSET_NONE).then_some(offset);
     BufferHeader {
         pts: buffer.pts().map(gst::ClockTime::nseconds),
@@ -28,7 +32,7 @@ pub fn header(buffer: &gst::BufferRef, facts: &Facts) -> BufferHeader {
         list_remaining: facts.list_remaining,
         running_time: facts.running_time,
         captured_at: facts.captured_at,
-        metas: Vec::new(),
+        metas: meta::collect(buffer, unknown),
     }
 }
 
@@ -42,11 +46,11 @@ fn raw_flags(buffer: &gst::BufferRef) -> u32 {
     unsafe { (*buffer.as_ptr()).mini_object.flags }
 }
 
-/// The buffer that a record describes. The payload is not copied.
-pub fn restore(header: &BufferHeader, payload: Payload) -> gst::Buffer {
+/// The buffer that a record describes. The payload is not copied. `lost` is told the names of metas that cannot be made here.
+pub fn restore(header: &BufferHeader, payload: Payload, lost: &mut impl FnMut(&str)) -> gst::Buffer {
     let mut buffer = if payload.is_empty() { gst::Buffer::new() } else { gst::Buffer::from_slice(payload) };
     let buffer_ref = buffer.make_mut();
-    let time = |ns: Option<u64>| ns.map(gst::ClockTime::from_nseconds);
+    let time = |ns: Option<u64>| ns.and_then(clock_time);
     buffer_ref.set_pts(time(header.pts));
     buffer_ref.set_dts(time(header.dts));
     buffer_ref.set_duration(time(header.duration));
@@ -55,6 +59,7 @@ pub fn restore(header: &BufferHeader, payload: Payload) -> gst::Buffer {
     let kept = raw_flags(buffer_ref) & !STORED_FLAGS & !gst::ffi::GST_BUFFER_FLAG_TAG_MEMORY;
     // SAFETY: the field of a valid buffer that is borrowed alone.
     unsafe { (*buffer_ref.as_mut_ptr()).mini_object.flags = kept | header.flags & STORED_FLAGS };
+    meta::restore(buffer_ref, &header.metas, lost);
     buffer
 }
 
@@ -93,14 +98,14 @@ mod tests {
     use crate::store::record::{Body, Encoder, Header, decode};
 
     fn through_the_record(buffer: &gst::Buffer) -> gst::Buffer {
-        let body = Body::Buffer(header(buffer, &Facts::default()));
+        let body = Body::Buffer(header(buffer, &Facts::default(), &mut |name| panic!("{name}")));
         let record = with_payload(buffer, |parts| {
             let header = Header { before: Default::default(), advance: 0, arrival: Default::default(), body };
             decode(1, Encoder::default().encode(&header, parts).to_vec()).unwrap()
         })
         .unwrap();
         match record.body {
-            Body::Buffer(header) => restore(&header, record.payload),
+            Body::Buffer(header) => restore(&header, record.payload, &mut |name| panic!("{name}")),
             other => panic!("{other:?}"),
         }
     }

@@ -1,18 +1,20 @@
 //! Serialized events as records and back.
 //!
 //! Sticky events are state: each has a slot, a later one of the same slot replaces it, and STREAM_START ends what GStreamer's
-//! pads end with it. The others pass once. An event whose content cannot be written down (a TOC, a message) passes from
-//! memory only and leaves a mark.
+//! pads end with it. The others pass once. An event whose content cannot be written down (a message, caps with a pointer in
+//! them) passes from memory only and leaves a mark.
 
-use std::str::FromStr;
+mod objects;
 
 use bitcode::{Decode, Encode};
 use gst::glib::translate::{IntoGlib, IntoGlibPtr, ToGlibPtr, from_glib_full};
 
 use crate::media::nal::ParameterSets;
+use crate::media::{clock_time, text};
 use crate::store::{Clears, Slot};
 
 /// What an event becomes in the log.
+#[derive(Debug, Clone)]
 pub struct Coded {
     pub place: Place,
     pub bytes: Vec<u8>,
@@ -35,14 +37,13 @@ enum Stored {
         id: String,
         flags: u32,
         group: Option<u32>,
-        stream: Option<StoredStream>,
+        stream: Option<objects::Stream>,
     },
     Caps(String),
     Segment(StoredSegment),
-    Tag {
-        tags: String,
-        global: bool,
-    },
+    Tag(objects::Tags),
+    Collection(objects::Collection),
+    Toc(objects::Toc),
     Gap {
         timestamp: u64,
         duration: Option<u64>,
@@ -60,15 +61,6 @@ enum Stored {
     Mark(String),
     Domain(u64),
     ParameterSets(Vec<u8>),
-}
-
-#[derive(Debug, Clone, PartialEq, Encode, Decode)]
-struct StoredStream {
-    id: Option<String>,
-    caps: Option<String>,
-    kind: u32,
-    flags: u32,
-    tags: Option<String>,
 }
 
 /// The fields of a `GstSegment`, in units of its format; `None` is GStreamer's -1.
@@ -170,25 +162,11 @@ fn to_stored(event: &gst::EventRef) -> Stored {
             id: e.stream_id().to_owned(),
             flags: e.stream_flags().bits(),
             group: group_id(event),
-            stream: e.stream().map(|stream| StoredStream {
-                id: stream.stream_id().map(|id| id.to_string()),
-                caps: stream.caps().map(|caps| caps.to_string()),
-                kind: stream.stream_type().bits(),
-                flags: stream.stream_flags().bits(),
-                tags: stream.tags().map(|tags| tags.to_string()),
-            }),
+            stream: e.stream().and_then(|stream| objects::Stream::of(&stream)),
         },
-        gst::EventView::Caps(e) => {
-            let text = e.caps().to_string();
-            match gst::Caps::from_str(&text) {
-                Ok(caps) if *caps == *e.caps() => Stored::Caps(text),
-                _ => mark(),
-            }
-        }
+        gst::EventView::Caps(e) => text::of_caps(e.caps()).map_or_else(mark, Stored::Caps),
         gst::EventView::Segment(e) => Stored::Segment(StoredSegment::from(e.segment())),
-        gst::EventView::Tag(e) => {
-            Stored::Tag { tags: e.tag().to_string(), global: e.tag().scope() == gst::TagScope::Global }
-        }
+        gst::EventView::Tag(e) => Stored::Tag(objects::Tags::of(e.tag())),
         gst::EventView::Gap(e) => {
             let (timestamp, duration) = e.get();
             #[cfg(feature = "v1_20")]
@@ -199,18 +177,20 @@ fn to_stored(event: &gst::EventRef) -> Stored {
         }
         gst::EventView::Eos(_) => Stored::Eos,
         gst::EventView::StreamGroupDone(_) => Stored::StreamGroupDone,
-        // They hold objects.
-        gst::EventView::Toc(_) | gst::EventView::SinkMessage(_) | gst::EventView::StreamCollection(_) => mark(),
+        gst::EventView::StreamCollection(e) => {
+            objects::Collection::of(&e.stream_collection()).map_or_else(mark, Stored::Collection)
+        }
+        gst::EventView::Toc(e) => {
+            let (toc, updated) = e.toc();
+            Stored::Toc(objects::Toc::of(toc, updated))
+        }
+        gst::EventView::SinkMessage(_) => mark(),
         _ => {
-            let structure = event.structure().map(|s| s.to_string()).unwrap_or_default();
-            let same = match (gst::Structure::from_str(&structure), event.structure()) {
-                (Ok(back), Some(original)) => *back == *original,
-                (_, None) => true,
-                _ => false,
+            let structure = match event.structure().map(text::of_structure) {
+                Some(None) => return mark(),
+                Some(Some(text)) => text,
+                None => String::new(),
             };
-            if !same {
-                return mark();
-            }
             Stored::Structure { kind: rank(event.type_()), structure, running_time_offset: event.running_time_offset() }
         }
     }
@@ -219,33 +199,21 @@ fn to_stored(event: &gst::EventRef) -> Stored {
 fn from_stored(stored: Stored) -> Option<gst::Event> {
     Some(match stored {
         Stored::StreamStart { id, flags, group, stream } => {
-            let mut builder = gst::event::StreamStart::builder(&id).flags(gst::StreamFlags::from_bits_truncate(flags));
+            let mut builder =
+                gst::event::StreamStart::builder(text::clean(&id)?).flags(gst::StreamFlags::from_bits_truncate(flags));
             if let Some(stream) = stream {
-                let restored = gst::Stream::new(
-                    stream.id.as_deref(),
-                    stream.caps.and_then(|caps| gst::Caps::from_str(&caps).ok()).as_ref(),
-                    gst::StreamType::from_bits_truncate(stream.kind),
-                    gst::StreamFlags::from_bits_truncate(stream.flags),
-                );
-                let tags = stream.tags.and_then(|tags| tag_list(&tags));
-                if tags.is_some() {
-                    restored.set_tags(tags.as_ref());
-                }
-                builder = builder.stream(restored);
+                builder = builder.stream(stream.stream());
             }
             with_group_id(&builder.build(), group)
         }
-        Stored::Caps(caps) => gst::event::Caps::new(&gst::Caps::from_str(&caps).ok()?),
+        Stored::Caps(caps) => gst::event::Caps::new(&text::caps(&caps).filter(|caps| caps.is_fixed())?),
         Stored::Segment(segment) => segment.event()?,
-        Stored::Tag { tags, global } => {
-            let mut tags = tag_list(&tags)?;
-            let scope = if global { gst::TagScope::Global } else { gst::TagScope::Stream };
-            tags.make_mut().set_scope(scope);
-            gst::event::Tag::new(tags)
-        }
+        Stored::Tag(tags) => gst::event::Tag::new(tags.list()?),
+        Stored::Collection(collection) => collection.event(),
+        Stored::Toc(toc) => toc.event()?,
         Stored::Gap { timestamp, duration, flags } => {
-            let duration = duration.map(gst::ClockTime::from_nseconds);
-            let builder = gst::event::Gap::builder(gst::ClockTime::from_nseconds(timestamp));
+            let duration = duration.and_then(clock_time);
+            let builder = gst::event::Gap::builder(clock_time(timestamp)?);
             let builder = match duration {
                 Some(duration) => builder.duration(duration),
                 None => builder,
@@ -262,7 +230,7 @@ fn from_stored(stored: Stored) -> Option<gst::Event> {
         Stored::Eos => gst::event::Eos::new(),
         Stored::StreamGroupDone => gst::event::StreamGroupDone::new(gst::GroupId::next()),
         Stored::Structure { kind, structure, running_time_offset } => {
-            let structure = if structure.is_empty() { None } else { Some(gst::Structure::from_str(&structure).ok()?) };
+            let structure = if structure.is_empty() { None } else { Some(text::structure(&structure)?) };
             let mut event = with_structure(kind, structure)?;
             event.make_mut().set_running_time_offset(running_time_offset);
             event
@@ -272,6 +240,7 @@ fn from_stored(stored: Stored) -> Option<gst::Event> {
 }
 
 fn tag_list(text: &str) -> Option<gst::TagList> {
+    let text = text::clean(text).filter(|text| text.starts_with("taglist"))?;
     // SAFETY: the text is a C string for the time of the call; what is returned is ours.
     unsafe {
         let list = gst::ffi::gst_tag_list_new_from_string(text.to_glib_none().0);
@@ -362,15 +331,16 @@ pub fn next_group_id() -> u32 {
 }
 
 /// The same SEGMENT, with its running time later by `offset` ns.
-pub fn later(event: &gst::Event, offset: u64) -> gst::Event {
+pub fn later(event: &gst::Event, offset: i64) -> gst::Event {
     if let gst::EventView::Segment(e) = event.view()
-        && offset > 0
+        && offset != 0
         && let Some(segment) = e.segment().downcast_ref::<gst::ClockTime>()
     {
         let mut segment = segment.clone();
-        let base = segment.base().unwrap_or(gst::ClockTime::ZERO);
-        segment.set_base(base.saturating_add(gst::ClockTime::from_nseconds(offset)));
-        return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
+        // Earlier than its base allows cuts off the front; what cannot be shifted at all stays.
+        if segment.offset_running_time(offset).is_ok() {
+            return gst::event::Segment::builder(&segment).seqnum(event.seqnum()).build();
+        }
     }
     event.clone()
 }
@@ -466,8 +436,8 @@ mod tests {
     #[test]
     fn what_cannot_be_written_leaves_a_mark() {
         gst::init().unwrap();
-        let toc = gst::Toc::new(gst::TocScope::Global);
-        let coded = encode(&gst::event::Toc::new(&toc, false));
+        let message = gst::message::Eos::new();
+        let coded = encode(&gst::event::SinkMessage::new("note", &message));
         assert_eq!(coded.place, Place::Once);
         assert!(matches!(decode(&coded.bytes), Decoded::Nothing));
         assert!(matches!(decode(b"garbage"), Decoded::Nothing));
@@ -486,5 +456,71 @@ mod tests {
             }
             _ => panic!(),
         }
+    }
+
+    #[test]
+    fn collections_come_back_stream_by_stream() {
+        gst::init().unwrap();
+        let caps = gst::Caps::builder("video/x-h264").field("codec_data", gst::Buffer::from_slice([1u8, 2])).build();
+        let video = gst::Stream::new(Some("cam/v"), Some(&caps), gst::StreamType::VIDEO, gst::StreamFlags::SELECT);
+        let mut tags = gst::TagList::new();
+        tags.make_mut().add::<gst::tags::LanguageCode>(&"de", gst::TagMergeMode::Append);
+        let audio = gst::Stream::new(Some("cam/a"), None, gst::StreamType::AUDIO, gst::StreamFlags::empty());
+        audio.set_tags(Some(&tags));
+        let streams = [video, audio];
+        let collection = gst::StreamCollection::builder(Some("cam")).streams(streams.clone()).build();
+        let (back, place) = through(&gst::event::StreamCollection::new(&collection));
+        assert!(matches!(place, Place::State { .. }));
+        let gst::EventView::StreamCollection(back) = back.view() else { panic!() };
+        let back = back.stream_collection();
+        assert_eq!((back.upstream_id().as_deref(), back.len()), (Some("cam"), 2));
+        let content = |stream: &gst::Stream| {
+            let tags = stream.tags().map(|tags| tags.to_string());
+            (stream.stream_id(), stream.caps(), stream.stream_type(), stream.stream_flags(), tags)
+        };
+        assert!(back.iter().map(|stream| content(&stream)).eq(streams.iter().map(content)));
+    }
+
+    #[test]
+    fn tables_of_contents_come_back_with_their_parts() {
+        gst::init().unwrap();
+        let entry = |kind, uid: &str, parts: &[gst::TocEntry]| {
+            let mut entry = gst::TocEntry::new(kind, uid);
+            let entry_ref = entry.make_mut();
+            entry_ref.set_start_stop_times(uid.len() as i64, 99);
+            entry_ref.set_loop(gst::TocLoopType::PingPong, 2);
+            let mut tags = gst::TagList::new();
+            tags.make_mut().add::<gst::tags::Title>(&uid, gst::TagMergeMode::Append);
+            entry_ref.set_tags(tags);
+            parts.iter().for_each(|part| entry_ref.append_sub_entry(part.copy()));
+            entry
+        };
+        let (edition, chapter) = (gst::TocEntryType::Edition, gst::TocEntryType::Chapter);
+        let deep = entry(chapter, "1.2", &[entry(chapter, "1.2.1", &[])]);
+        let first = entry(edition, "1", &[entry(chapter, "1.1", &[]), deep, entry(chapter, "1.3", &[])]);
+        let mut toc = gst::Toc::new(gst::TocScope::Global);
+        toc.make_mut().append_entry(first);
+        toc.make_mut().append_entry(entry(edition, "2", &[]));
+        let (back, place) = through(&gst::event::Toc::new(&toc, true));
+        assert!(matches!(place, Place::State { .. }));
+        let gst::EventView::Toc(back) = back.view() else { panic!() };
+
+        fn lines(entries: &[gst::TocEntry], level: usize, into: &mut Vec<String>) {
+            for entry in entries {
+                let tags = entry.tags().map(|tags| tags.to_string());
+                let (times, repeats) = (entry.start_stop_times(), entry.loop_());
+                into.push(format!("{level} {:?} {} {times:?} {repeats:?} {tags:?}", entry.entry_type(), entry.uid()));
+                lines(&entry.sub_entries(), level + 1, into);
+            }
+        }
+        let listed = |toc: &gst::TocRef| {
+            let mut all = Vec::new();
+            lines(&toc.entries(), 0, &mut all);
+            (toc.scope(), all)
+        };
+        let (toc_back, updated) = back.toc();
+        assert!(updated);
+        assert_eq!(listed(toc_back), listed(&toc));
+        assert_eq!(listed(&toc).1.len(), 6);
     }
 }

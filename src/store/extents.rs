@@ -161,6 +161,13 @@ impl Extents {
             .collect()
     }
 
+    /// The extents with something of `stream` up to the one in which `sequence` lies, in order.
+    pub fn up_to(&self, stream: u32, sequence: Sequence) -> Vec<u32> {
+        let Some(last) = self.spans(stream, sequence, 1).first().map(|span| span.extent) else { return Vec::new() };
+        let spans = self.spans(stream, 0, usize::MAX).into_iter();
+        spans.map(|span| span.extent).filter(|extent| *extent < last).chain([last]).collect()
+    }
+
     /// Nothing of `stream` below `sequence` is wanted any more.
     pub fn advance(&mut self, stream: u32, sequence: Sequence) {
         let start = self.log_start.entry(stream).or_default();

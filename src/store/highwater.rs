@@ -13,6 +13,7 @@ use std::path::Path;
 
 use bitcode::{Decode, Encode};
 
+use super::holes::Holes;
 use super::log::{Log, lock};
 use super::record::Totals;
 use super::schema::{self, CursorRecord};
@@ -43,6 +44,8 @@ pub struct High {
     /// After the last number that was given out.
     pub given: u64,
     pub cursor: CursorRecord,
+    /// As of the cursor.
+    pub holes: Holes,
 }
 
 impl HighWater {
@@ -128,7 +131,15 @@ mod tests {
 
     fn high(end: u64) -> HighWater {
         let totals = Totals { buffers: end, ..Totals::default() };
-        let stream = High { id: 1, name: "a".into(), end, totals, given: end + 1, cursor: CursorRecord::default() };
+        let stream = High {
+            id: 1,
+            name: "a".into(),
+            end,
+            totals,
+            given: end + 1,
+            cursor: CursorRecord::default(),
+            holes: Holes::default(),
+        };
         HighWater { session: 3, extent: 2, streams: vec![stream], ..HighWater::default() }
     }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use rocksdb::{DB, FlushOptions, Options, WriteBatch, WriteOptions};
 
-use super::budget::Share;
 use super::clock::{Clock, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;

@@ -14,13 +14,12 @@
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
 //! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
-//! accounting,
-//! `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks that refuse,
-//! `salvage` and `survey` stores that are damaged, `walk` around damaged blocks, `aside` what could not be used, `highwater` how far they had come, `directory` and `registry` who has the store open.
+//! accounting, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks
+//! that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what could not be used,
+//! `highwater` how far the streams had come, `directory` and `registry` who has the store open.
 
 mod age;
 mod aside;
-mod budget;
 pub mod clock;
 mod cursor;
 mod directory;
@@ -29,6 +28,7 @@ mod durability;
 mod error;
 mod extents;
 mod fault;
+mod framing;
 mod gate;
 mod giving_up;
 mod handle;
@@ -60,13 +60,13 @@ use std::time::Duration;
 pub use age::Retention;
 pub use aside::SetAside;
 pub use clock::{Arrival, ClockStep, wall_clock};
-pub use cursor::{Cause, Pass};
+pub use cursor::Cause;
 pub use domains::Domain;
 pub use durability::Durability;
 pub use error::StoreError;
 pub use giving_up::{GivenUp, Plan};
 pub use log::StoreOptions;
-pub use record::{Body, BufferHeader, Clears, Payload, Record, Sequence, Slot, Sync, Totals};
+pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
 pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
@@ -112,6 +112,12 @@ impl Store {
     /// Steps of the wall clock since the store was opened, after the one numbered `after`; the latest sixteen.
     pub fn clock_steps(&self, after: u64) -> Vec<ClockStep> {
         self.log().time.steps(after)
+    }
+
+    /// Whether the wall clock is synchronised with anything.
+    pub fn is_clock_synced(&self) -> bool {
+        let time = &self.log().time;
+        time.corrected(time.arrival()).is_some_and(|(_, synced)| synced)
     }
 
     /// The file system has less free space than the floor.

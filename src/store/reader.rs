@@ -5,11 +5,9 @@
 
 use std::sync::atomic::Ordering;
 
-use rocksdb::DB;
-
 use super::clock::Arrival;
 use super::error::StoreError;
-use super::log::{Log, apply_record};
+use super::log::Log;
 use super::record::{self, Body, Record, Sequence, StateMap, Totals};
 use super::schema::{self, IndexEntry, Lane};
 use super::stream::{Chunk, Stream, StreamLog};
@@ -147,8 +145,8 @@ impl Log {
         let to = committed.min(piece.to);
         let db = self.db()?;
         let data_end = piece.data_end(committed);
-        let mut data = walk(&db, piece.extent, piece.data(stream.id), piece.from, data_end, false);
-        let mut state = walk(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
+        let mut data = Walk::new(&db, piece.extent, piece.data(stream.id), piece.from, data_end, false);
+        let mut state = Walk::new(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
         loop {
             let iter = match (data.sequence(), state.sequence()) {
                 (Some(d), Some(s)) if d < s => &mut data,
@@ -182,31 +180,22 @@ impl Log {
 
     /// See [`Stream::state_at`].
     pub fn state_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<StateMap, StoreError> {
-        let mut state = StateMap::new();
-        if let Some(hole) = stream.holes().at(sequence) {
-            // The snapshot stands at the beginning.
-            let to = sequence.max(hole.from + 1);
-            let db = self.db()?;
-            let mut iter = walk(&db, hole.extent, Lane::ThinState(stream.id), 0, to, true);
-            while let Some(at) = iter.sequence() {
-                if let Some(record) = iter.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
-                    apply_record(&mut state, record);
-                }
-                iter.next();
-            }
-            iter.status().map_err(|err| self.failed(err))?;
-            return Ok(state);
-        }
-        let mut extents: Vec<u32> = {
-            let extents = self.extents();
-            let Some(span) = extents.spans(stream.id, sequence, 1).first().copied() else { return Ok(state) };
-            let spans = extents.spans(stream.id, 0, usize::MAX).into_iter();
-            spans.map(|span| span.extent).filter(|extent| *extent < span.extent).chain([span.extent]).collect()
-        };
-        extents.reverse();
+        let holes = stream.holes();
         let db = self.db()?;
-        state_before(&db, stream.id, extents.into_iter(), sequence, &mut state).map_err(|err| self.failed(err))?;
-        Ok(state)
+        let mut state = StateMap::new();
+        let read = match holes.at(sequence) {
+            // The snapshot stands at the beginning.
+            Some(hole) => {
+                let to = sequence.max(hole.from + 1);
+                state_before(&db, Lane::ThinState(stream.id), [hole.extent], to, &mut state)
+            }
+            None => {
+                let mut extents = self.extents().up_to(stream.id, sequence);
+                extents.reverse();
+                state_before(&db, Lane::State(stream.id), extents, sequence, &mut state)
+            }
+        };
+        read.map(|_| state).map_err(|err| self.failed(err))
     }
 
     /// See [`Stream::next_sync`].
@@ -220,9 +209,10 @@ impl Log {
         loop {
             let pieces = self.pieces(stream, from);
             for piece in &pieces.list {
+                // Beyond the end lies what an append that failed may have left.
                 let to = piece.data_end(stream.committed.load(Ordering::Acquire));
                 let db = self.db()?;
-                let mut iter = walk(&db, piece.extent, piece.index(stream.id), piece.from, to, true);
+                let mut iter = Walk::new(&db, piece.extent, piece.index(stream.id), piece.from, to, true);
                 while let Some(at) = iter.sequence() {
                     if let Some(entry) = iter.value().and_then(schema::decode_value::<IndexEntry>) {
                         let entry = IndexEntry { totals: entry.totals.plus(piece.base), ..entry };
@@ -247,11 +237,12 @@ impl Log {
         loop {
             let pieces = self.pieces(stream, from);
             for piece in &pieces.list {
+                // Beyond the end lies what an append that failed may have left.
                 let to = piece.data_end(stream.committed.load(Ordering::Acquire));
                 let db = self.db()?;
-                let mut iter = walk(&db, piece.extent, piece.data(stream.id), piece.from, to, true);
+                let mut iter = Walk::new(&db, piece.extent, piece.data(stream.id), piece.from, to, true);
                 while let Some(at) = iter.sequence() {
-                    if let Some(record) = iter.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
+                    if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value.to_vec())) {
                         return Ok(Some(record.arrival));
                     }
                     iter.next();
@@ -274,9 +265,9 @@ impl Log {
     ) -> Result<(), StoreError> {
         let to = stream.committed.load(Ordering::Acquire).min(piece.to);
         let db = self.db()?;
-        let mut iter = walk(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
+        let mut iter = Walk::new(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
         while let Some(at) = iter.sequence() {
-            if let Some(record) = iter.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
+            if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value.to_vec())) {
                 visit(record);
             }
             iter.next();
@@ -293,11 +284,6 @@ impl Log {
         let first = self.read(stream, sequence, 1, 1)?.records.into_iter().next();
         Ok(first.map_or(end.totals, |record| record.before))
     }
-}
-
-fn walk(db: &DB, extent: u32, lane: Lane, from: Sequence, to: Sequence, fill_cache: bool) -> Walk<'_> {
-    // Read once; the cache is for the files' indexes.
-    Walk::new(db, extent, lane, from, to.max(from), fill_cache)
 }
 
 impl Stream {
@@ -319,7 +305,10 @@ impl Stream {
     /// The disk could not be read.
     pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
         let (log, stream) = self.parts();
-        log.state_at(stream, sequence)
+        match stream.state_at_end(sequence) {
+            Some(state) => Ok(state),
+            None => log.state_at(stream, sequence),
+        }
     }
 
     /// The first indexed sync point after `sequence` of which `wanted` approves.

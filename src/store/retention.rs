@@ -87,8 +87,8 @@ fn keep(log: &Log) {
     let mut ages = None;
     loop {
         let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some() || log.has_unerased();
-        let tenders = log.stream_list();
-        let again = tenders
+        let streams = log.stream_list();
+        let again = streams
             .iter()
             .filter_map(|stream| stream.tend())
             .chain(busy.then_some(RETRY))
@@ -104,6 +104,8 @@ fn keep(log: &Log) {
         let _ = log.recover();
         let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
         log.note_flushed();
+        // What is not erased now is tried again.
+        let _ = log.erase();
         log.work.finished(tended.is_ok());
         // What is not erased now is tried again.
         let _ = log.erase();

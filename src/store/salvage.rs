@@ -4,7 +4,8 @@
 //! in it, or says clearly what stands in the way; what is missing is reported; what was not used is kept in `aside`.
 //! Cheapest first:
 //!
-//! 1. As always: an end of the log that was cut off is no damage.
+//! 1. As always: an end of the log that was cut off is no damage. What RocksDB would read wrongly is mended before
+//!    (`framing`).
 //! 2. `CURRENT` is written anew when it does not name the manifest that is there.
 //! 3. Damaged records of the log are stepped over; files that cannot be opened are read around (see `walk`).
 //! 4. The database is repaired, on a copy: its files are read one by one, and those with damage in them are left out.
@@ -20,6 +21,7 @@ use rocksdb::{DB, DBRecoveryMode, Options};
 use super::aside;
 use super::directory::{self, Directory};
 use super::error::StoreError;
+use super::framing::{self, Manifest};
 use super::log::StoreOptions;
 use super::record::Sequence;
 use super::walk::is_damage;
@@ -82,8 +84,18 @@ pub fn open_database(
     };
     // RocksDB would begin anew, and remove the files that it does not know.
     let headless = !path.join(CURRENT).exists() && names(&path).iter().any(|name| is_content(name));
+    let mending = options.recovery == RecoveryMode::Salvage;
+    let manifest = match newest_manifest(&path) {
+        Some(name) => framing::check_manifest(&path.join(name), mending)
+            .map_err(|source| StoreError::Io { path: path.clone(), source })?,
+        None => Manifest::Sound,
+    };
+    let obstacles =
+        || framing::has_obstacles(&path, mending).map_err(|source| StoreError::Io { path: path.clone(), source });
     let first = match headless {
         true => "the file CURRENT is missing".to_owned(),
+        false if manifest != Manifest::Sound => "the manifest is damaged".to_owned(),
+        false if obstacles()? => "a log or manifest has damaged frames".to_owned(),
         false => match DB::open(&database(), &path) {
             Ok(db) => return opened(db, false, None),
             Err(err) if !is_damage(&err) => return Err(failed(err)),
@@ -105,10 +117,14 @@ pub fn open_database(
         options
     };
     restore_current(&path);
-    match DB::open(&lenient(), &path) {
-        Ok(db) => return opened(db, true, Some(format!("damaged records are left out: {first}"))),
-        Err(err) if !is_damage(&err) => return Err(failed(err)),
-        Err(_) => {}
+    obstacles()?;
+    // By a manifest of which only a part is readable RocksDB would delete files.
+    if manifest != Manifest::Damaged {
+        match DB::open(&lenient(), &path) {
+            Ok(db) => return opened(db, true, Some(format!("damaged records are left out: {first}"))),
+            Err(err) if !is_damage(&err) => return Err(failed(err)),
+            Err(_) => {}
+        }
     }
     let second = match repair(location, &path, &lenient) {
         Ok(place) => match DB::open(&lenient(), &path) {
@@ -148,10 +164,14 @@ fn is_content(name: &str) -> bool {
     name.ends_with(".sst") || name.ends_with(".log") || name.starts_with("MANIFEST-")
 }
 
+fn newest_manifest(path: &Path) -> Option<String> {
+    let number = |name: &String| name.strip_prefix("MANIFEST-").and_then(|number| number.parse::<u64>().ok());
+    names(path).into_iter().filter(|name| number(name).is_some()).max_by_key(number)
+}
+
 /// Has `CURRENT` name the newest manifest.
 fn restore_current(path: &Path) {
-    let number = |name: &String| name.strip_prefix("MANIFEST-").and_then(|number| number.parse::<u64>().ok());
-    let Some(newest) = names(path).into_iter().max_by_key(number).filter(|name| number(name).is_some()) else { return };
+    let Some(newest) = newest_manifest(path) else { return };
     let wanted = format!("{newest}\n");
     if fs::read(path.join(CURRENT)).is_ok_and(|found| found == wanted.as_bytes()) {
         return;

@@ -83,7 +83,7 @@ pub struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
+    pub fn skip(&mut self, stretches: Vec<(Sequence, Sequence)>) {
         let end = stretches.iter().map(|stretch| stretch.1.saturating_add(1)).max();
         self.next = self.next.max(end);
         self.unreadable.extend(stretches);
@@ -235,8 +235,10 @@ impl StreamLog {
         (writer.end, writer.state.clone())
     }
 
-    pub fn written_mark(&self) -> Mark {
-        lock(&self.writer).end
+    /// The state in force at `sequence` if nothing stored comes after it: what is not stored may have changed it.
+    pub fn state_at_end(&self, sequence: Sequence) -> Option<StateMap> {
+        let writer = lock(&self.writer);
+        (sequence >= writer.end.sequence).then(|| writer.state.clone())
     }
 
     pub fn committed(&self) -> Sequence {
@@ -249,10 +251,14 @@ impl StreamLog {
 
     /// Where it stands, for the high-water file.
     pub fn high(&self) -> High {
-        let cursor = self.cursor();
+        let (cursor, holes) = self.cursor_and_holes();
         let writer = lock(&self.writer);
-        let (end, given) = (writer.end, writer.given);
-        High { id: self.id, name: self.name.clone(), end: end.sequence, totals: end.totals, given, cursor }
+        let (Mark { sequence: end, totals }, given) = (writer.end, writer.given);
+        High { id: self.id, name: self.name.clone(), end, totals, given, cursor, holes: Holes::clone(&holes) }
+    }
+
+    pub fn written_mark(&self) -> Mark {
+        lock(&self.writer).end
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -413,6 +419,7 @@ impl Stream {
     }
 
     /// The state in force at the end.
+    #[cfg(test)]
     pub fn state(&self) -> StateMap {
         lock(&self.stream.writer).state.clone()
     }

@@ -27,12 +27,13 @@ const SEARCHED: usize = 6;
 /// An extent as found on the disk.
 #[derive(Default)]
 pub struct Found {
-    header: Option<ExtentHeader>,
+    pub header: Option<ExtentHeader>,
     pub starts: BTreeMap<u32, StreamStart>,
     cursors: HashMap<u32, CursorRecord>,
+    /// `None` when the value is damaged.
+    holes: HashMap<u32, Option<Holes>>,
     clean: Option<CleanMark>,
     clock: Option<ClockRecord>,
-    holes: HashMap<u32, Holes>,
     /// Something of the head is damaged or missing.
     damaged: bool,
 }
@@ -59,6 +60,7 @@ pub struct Survey {
     pub extents: BTreeMap<u32, Found>,
     pub streams: Vec<Standing>,
     pub session: u64,
+    pub clock: ClockRecord,
     pub incidents: Vec<Incident>,
     /// What is wrong, for who does not want it mended.
     pub damage: Option<String>,
@@ -87,20 +89,23 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
     let mut streams: Vec<Standing> = Vec::new();
     for (id, name) in names {
         let known = high.of(id).filter(|high| high.name == name);
-        // The database's own goes first: its holes were written with it.
-        let cursors = known.map(|high| &high.cursor).into_iter();
-        let cursors = cursors.chain(extents.values().filter_map(|found| found.cursors.get(&id)));
-        let cursor = cursors.copied().max_by_key(|cursor| (cursor.position, cursor.resume));
+        // A cursor and the holes as of it belong together.
+        let cursors = extents.values().filter_map(|found| {
+            let none = Some(Holes::default());
+            Some((*found.cursors.get(&id)?, found.holes.get(&id).unwrap_or(&none).clone()?))
+        });
+        let cursor = cursors
+            .chain(known.map(|high| (high.cursor, high.holes.clone())))
+            .max_by_key(|(cursor, _)| (cursor.position, cursor.totals.buffers, cursor.resume, cursor.log_start));
         let (mut end, state) = tail(db, &extents, id).map_err(failed)?;
-        let cursor = cursor.unwrap_or_else(|| from_the_beginning(&extents, id));
-        let mut holes = holes_of(&extents, id);
+        let (cursor, mut holes) = cursor.unwrap_or_else(|| (from_the_beginning(&extents, id), Holes::default()));
         holes.forget(cursor.log_start);
+        if cursor.position > end.sequence {
+            end = Mark { sequence: cursor.position, totals: max(cursor.totals, end.totals) };
+        }
         // What was given up at the very end is not there to tell it.
         if let Some(hole) = holes.iter().last().filter(|hole| hole.to > end.sequence) {
             end = Mark { sequence: hole.to, totals: hole.base.plus(hole.kept) };
-        }
-        if cursor.position > end.sequence {
-            end = Mark { sequence: cursor.position, totals: max(cursor.totals, end.totals) };
         }
         if let Some(high) = known {
             let missing = high.totals.since(end.totals);
@@ -143,21 +148,9 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
         incidents.extend(gaps(db, path, &extents, &streams));
     }
     let damage = (!damage.is_empty()).then(|| damage.join("; "));
-    // Damaged: ages then go by what this boot has seen.
-    let clock = extents.values_mut().rev().find_map(|found| found.clock.take()).unwrap_or_default();
-    Ok(Survey { clock, extents, streams, session, incidents, damage })
-}
-
-/// What was given up of a stream: as the newest extent that knows it says, or an older one when that is damaged.
-fn holes_of(extents: &BTreeMap<u32, Found>, stream: u32) -> Holes {
-    for found in extents.values().rev().filter(|found| found.starts.contains_key(&stream)) {
-        match found.holes.get(&stream) {
-            Some(holes) => return holes.clone(),
-            None if !found.damaged => break,
-            None => {}
-        }
-    }
-    Holes::default()
+    // Without any, ages go by what this boot sees.
+    let clock = extents.values().rev().find_map(|found| found.clock.clone()).unwrap_or_default();
+    Ok(Survey { extents, streams, session, clock, incidents, damage })
 }
 
 fn max(a: Totals, b: Totals) -> Totals {
@@ -168,7 +161,8 @@ fn max(a: Totals, b: Totals) -> Totals {
 fn from_the_beginning(extents: &BTreeMap<u32, Found>, stream: u32) -> CursorRecord {
     let start = extents.values().find_map(|found| found.starts.get(&stream));
     let (first, totals) = start.map_or((1, Totals::default()), |start| (start.first, start.totals));
-    CursorRecord { position: first, totals, resume: first, log_start: first, ..CursorRecord::default() }
+    let (log_start, log_start_bytes) = (first, totals.bytes);
+    CursorRecord { position: first, totals, resume: first, log_start, log_start_bytes, ..CursorRecord::default() }
 }
 
 type Heads = (BTreeMap<u32, Found>, Vec<String>);
@@ -196,7 +190,12 @@ fn scan(db: &DB, high: &HighWater) -> Result<Heads, rocksdb::Error> {
                     Some(Meta::Cursor(s)) => schema::decode_value(value).map(|c| _ = found.cursors.insert(s, c)),
                     Some(Meta::Clean) => schema::decode_value(value).map(|mark| found.clean = Some(mark)),
                     Some(Meta::Clock) => schema::decode_value(value).map(|clock| found.clock = Some(clock)),
-                    Some(Meta::Holes(s)) => schema::decode_value(value).map(|holes| _ = found.holes.insert(s, holes)),
+                    Some(Meta::Holes(s)) => {
+                        let holes = schema::decode_value(value);
+                        let known = holes.is_some().then_some(());
+                        found.holes.insert(s, holes);
+                        known
+                    }
                     None => None,
                 };
                 found.damaged |= known.is_none();
@@ -316,7 +315,7 @@ fn tail(db: &DB, extents: &BTreeMap<u32, Found>, stream: u32) -> Result<(Mark, S
         end = Mark { sequence: start.first.max(1), totals: start.totals };
         end = last_in(db, extent, Lane::Data(stream), end)?;
         end = last_in(db, extent, Lane::State(stream), end)?;
-        state_before(db, stream, extents.keys().rev().copied(), Sequence::MAX, &mut state)?;
+        state_before(db, Lane::State(stream), extents.keys().rev().copied(), Sequence::MAX, &mut state)?;
     }
     Ok((end, state))
 }
@@ -405,33 +404,33 @@ fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark) -> Result<Mark, rock
     Ok(end)
 }
 
-/// The state in force before `sequence`, by the extents given from the one that holds it backwards: normally the first of
+/// The state in force before `sequence`, by the lane in the extents given from the one that holds it backwards: normally the first of
 /// them says all. One whose snapshot is missing is read on top of those before it.
 pub fn state_before(
     db: &DB,
-    stream: u32,
-    extents: impl Iterator<Item = u32>,
+    lane: Lane,
+    extents: impl IntoIterator<Item = u32>,
     sequence: Sequence,
     state: &mut StateMap,
 ) -> Result<Vec<(Sequence, Sequence)>, rocksdb::Error> {
     let mut lanes: Vec<Vec<Record>> = Vec::new();
     let mut skipped = Vec::new();
     for extent in extents {
-        let mut lane: Vec<Record> = Vec::new();
-        let mut walk = Walk::new(db, extent, Lane::State(stream), 0, sequence, true);
+        let mut records: Vec<Record> = Vec::new();
+        let mut walk = Walk::new(db, extent, lane, 0, sequence, true);
         while let Some(at) = walk.sequence() {
             if let Some(record) = walk.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
                 if matches!(record.body, record::Body::Snapshot(_)) {
-                    lane.clear();
+                    records.clear();
                 }
-                lane.push(record);
+                records.push(record);
             }
             walk.next();
         }
         walk.status()?;
         skipped.extend(walk.take_skipped());
-        let whole = lane.first().is_some_and(|record| matches!(record.body, record::Body::Snapshot(_)));
-        lanes.push(lane);
+        let whole = records.first().is_some_and(|record| matches!(record.body, record::Body::Snapshot(_)));
+        lanes.push(records);
         if whole {
             break;
         }

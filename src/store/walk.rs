@@ -40,10 +40,10 @@ impl<'a> Walk<'a> {
     pub fn new(db: &'a DB, extent: u32, lane: Lane, from: Sequence, end: Sequence, fill_cache: bool) -> Self {
         let mut options = ReadOptions::default();
         options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
-        options.set_iterate_upper_bound(schema::key(extent, lane, end).to_vec());
+        options.set_iterate_upper_bound(schema::key(extent, lane, end.max(from)).to_vec());
         options.fill_cache(fill_cache);
         let iter = db.raw_iterator_opt(options);
-        let mut walk = Self { iter, extent, lane, at: from, end, skipped: Vec::new(), failed: None };
+        let mut walk = Self { iter, extent, lane, at: from, end: end.max(from), skipped: Vec::new(), failed: None };
         walk.iter.seek_to_first();
         walk.settle();
         walk

@@ -79,13 +79,18 @@ pub struct Arrived {
     pub events: Vec<(usize, gst::Event)>,
     segment: Option<gst::Segment>,
     pub lists: Vec<usize>,
+    /// Position and whether it is a repeat, where buffers say so.
+    pub positions: Vec<(u64, bool)>,
 }
 
 #[derive(Clone, Default)]
 pub struct Sink {
     pub arrived: Arc<(Mutex<Arrived>, Condvar)>,
     gate: Arc<(Mutex<Gate>, Condvar)>,
+    refuses: Arc<Mutex<Option<Refuses>>>,
 }
+
+type Refuses = Box<dyn Fn(&gst::CapsRef) -> bool + Send>;
 
 #[derive(Default)]
 struct Gate {
@@ -109,6 +114,19 @@ impl Sink {
     /// Answers each buffer with this from now on.
     pub fn answer(&self, answer: Option<gst::FlowError>) {
         self.gate.0.lock().unwrap().answer = answer;
+    }
+
+    /// Answers data with caps of which `refuses` is true with not negotiated.
+    pub fn refuse(&self, refuses: impl Fn(&gst::CapsRef) -> bool + Send + 'static) {
+        *self.refuses.lock().unwrap() = Some(Box::new(refuses));
+    }
+
+    fn check_caps(&self, pad: &gst::Pad) -> Result<(), gst::FlowError> {
+        let refuses = self.refuses.lock().unwrap();
+        match (&*refuses, pad.current_caps()) {
+            (Some(refuses), Some(caps)) if refuses(&caps) => Err(gst::FlowError::NotNegotiated),
+            _ => Ok(()),
+        }
     }
 
     fn pass(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
@@ -139,6 +157,10 @@ impl Sink {
             .map(gst::ClockTime::nseconds);
         arrived.running_times.push(time);
         arrived.buffers.push(see(buffer));
+        if let Ok(meta) = gst::meta::CustomMeta::from_buffer(buffer, "diskbuffer-position") {
+            let get = |name: &str| meta.structure().value(name).unwrap().to_owned();
+            arrived.positions.push((get("position").get().unwrap(), get("replayed").get().unwrap()));
+        }
         drop(arrived);
         self.arrived.1.notify_all();
     }
@@ -150,7 +172,8 @@ impl Sink {
         let any = gst::Caps::new_any();
         let template = gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &any).unwrap();
         let pad = gst::Pad::builder_from_template(&template)
-            .chain_function(move |_, _, buffer| {
+            .chain_function(move |pad, _, buffer| {
+                chain.check_caps(pad)?;
                 let ok = chain.pass()?;
                 chain.take(&buffer);
                 Ok(ok)
@@ -203,6 +226,14 @@ impl Sink {
 
     pub fn buffers(&self) -> Vec<Seen> {
         self.arrived.0.lock().unwrap().buffers.clone()
+    }
+
+    pub fn positions(&self) -> Vec<u64> {
+        self.arrived.0.lock().unwrap().positions.iter().map(|p| p.0).collect()
+    }
+
+    pub fn replayed(&self) -> Vec<bool> {
+        self.arrived.0.lock().unwrap().positions.iter().map(|p| p.1).collect()
     }
 
     pub fn running_times(&self) -> Vec<Option<u64>> {

@@ -66,7 +66,8 @@ fn listing(path: &Path) -> BTreeMap<PathBuf, (std::fs::Permissions, SystemTime, 
 fn assert_refused_untouched(around: &Path, location: &Path, words: &[&str]) {
     let before = listing(around);
     let path = location.to_str().unwrap();
-    assert_refused(&element(Some(location), &[("lock-timeout", "0")]), &[&[path], words].concat());
+    let properties = [("lock-timeout", "0"), ("recovery", "fail")];
+    assert_refused(&element(Some(location), &properties), &[&[path], words].concat());
     assert!(listing(around) == before, "{} is changed", around.display());
 }
 
@@ -152,6 +153,33 @@ fn a_store_whose_format_cannot_be_read_is_refused() {
         std::fs::write(&file, garbage).unwrap();
         assert_refused_untouched(temp.path(), temp.path(), &["FORMAT"]);
     }
+}
+
+/// By default the element goes on with a store of its own, says so, and leaves the other to the version that wrote it.
+#[test]
+fn a_store_of_a_newer_format_is_set_aside_untouched() {
+    let temp = tempfile::tempdir().unwrap();
+    make_store(temp.path());
+    let file = temp.path().join("FORMAT");
+    // A later version need not know our checksum.
+    let format = std::fs::read_to_string(&file).unwrap().replace("version=1", "version=999");
+    let format = format.lines().filter(|line| !line.starts_with("check")).fold(String::new(), |all, l| all + l + "\n");
+    std::fs::write(&file, &format).unwrap();
+    let database = |below: &Path| {
+        listing(&below.join("db")).into_values().filter_map(|(_, _, content)| content).collect::<Vec<_>>()
+    };
+    let before = database(temp.path());
+    let rig = Rig::new(temp.path(), &[]);
+    let told = rig.message("diskbuffer-storage");
+    assert_eq!(told.get::<&str>("state"), Ok("damaged"));
+    assert!(told.get::<&str>("reason").unwrap().contains("999"), "{told}");
+    rig.start_stream("s", &h264_caps());
+    rig.push(frame(0, 10, 100));
+    rig.sink.wait_buffers(1);
+    rig.check_accounts();
+    let aside = std::fs::read_dir(temp.path().join("aside")).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(std::fs::read_to_string(aside.join("FORMAT")).unwrap(), format);
+    assert!(database(&aside) == before, "what was set aside is as it was");
 }
 
 #[test]

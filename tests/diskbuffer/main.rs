@@ -1,13 +1,21 @@
 //! `diskbuffer` through pipelines and harnesses, by behaviour.
 
+mod acknowledge;
 mod alone;
 mod common;
 mod errors;
 mod fidelity;
 mod flush;
+mod giving_up;
+mod kills;
 mod limits;
+mod model;
 mod outage;
 mod places;
+mod queue;
 mod restart;
+mod settings;
+mod sinks;
+mod spill;
 mod states;
 mod trace;

@@ -1,6 +1,7 @@
 //! Thinning and purging against a plain list.
 
 use super::*;
+use crate::store::cursor::Pass;
 use std::collections::BTreeSet;
 
 const GOP: u64 = 10;

@@ -1,0 +1,18 @@
+//! The parts of the plugin that read foreign bytes, without RocksDB under them.
+#![allow(dead_code, unused_imports)]
+
+#[path = "../../src/media/mod.rs"]
+pub mod media;
+
+pub mod entry;
+
+/// As much of the store as those parts name.
+#[path = "."]
+pub mod store {
+    #[path = "../../src/store/record.rs"]
+    pub mod record;
+    pub mod schema {
+        pub const VALUE_VERSION: u8 = 1;
+    }
+    pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
+}

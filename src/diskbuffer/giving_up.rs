@@ -1,0 +1,157 @@
+//! Giving up stored data: the oldest GOPs but for their keyframes, what is too old, what has to be forgotten.
+//!
+//! What is on its way to downstream is never thinned. It may be dropped, expired or purged; if downstream takes it all the
+//! same it counts as delivered.
+
+use std::time::Duration;
+
+use gst::subclass::prelude::*;
+
+use super::imp::{CAT, DiskBuffer, Session};
+use super::settings::Settings;
+use super::state::{Full, InFlight, State};
+use crate::store::{Cause, Count, GivenUp, Plan, Sequence, Totals};
+
+/// Delivery may come into what was to be thinned.
+const ATTEMPTS: u32 = 3;
+
+impl DiskBuffer {
+    /// Thins the oldest GOPs to their keyframes until the rest fits. False when there is nothing to thin.
+    pub(super) fn thin_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> bool {
+        // What memory alone holds cannot be thinned.
+        if self.state().tail.has_unstored() && self.spool(session).is_err() {
+            return false;
+        }
+        for _ in 0..ATTEMPTS {
+            let (from, end, totals) = {
+                let state = self.state();
+                (state.taken_until.max(state.cursor.position), state.end, state.cursor.totals)
+            };
+            if from == Sequence::MAX {
+                // The disk is being read; in a moment it is not.
+                std::thread::yield_now();
+                continue;
+            }
+            let enough = |gone: Totals| State::fits_from(settings, end.totals, totals.plus(gone));
+            match session.stream.plan_thin(from, enough) {
+                Ok(Some(plan)) => {
+                    if let Some(done) = self.carry_out_thinning(session, plan) {
+                        let GivenUp { range, totals } = done;
+                        self.tell_dropped(&format!("{}, thinned", reason.reason()), range.start, range.end - 1, totals);
+                        return true;
+                    }
+                }
+                Ok(None) => return false,
+                Err(err) => {
+                    gst::warning!(CAT, imp = self, "The backlog cannot be thinned: {err}");
+                    self.state().last_error = Some(err.to_string());
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    fn carry_out_thinning(&self, session: &Session, plan: Plan) -> Option<GivenUp> {
+        let mut state = self.settled_state();
+        let range = plan.range();
+        if state.taken_until > range.start {
+            return None;
+        }
+        let mut cursor = state.cursor;
+        let done = session.stream.commit(plan, &mut cursor)?;
+        state.cursor = cursor;
+        // Memory holds what is not there any more; the disk has to be asked.
+        state.tail.forget_stored_until(range.end);
+        drop(state);
+        self.item_del.notify_all();
+        Some(done)
+    }
+
+    /// Gives up what is older than `max_age`.
+    pub(super) fn expire(&self, session: &Session, max_age: Duration) {
+        let to = match session.stream.expired_until(max_age) {
+            Ok(Some(to)) => to,
+            Ok(None) => return,
+            // A disk that cannot be read now is asked again.
+            Err(err) => return gst::debug!(CAT, imp = self, "The age of the backlog cannot be read: {err}"),
+        };
+        let (from, expired) = {
+            let mut state = self.settled_state();
+            let from = state.cursor.position;
+            let expired = if to.sequence > from {
+                state.drop_until(&session.stream, to, Cause::Expired).0
+            } else {
+                // Delivered, and kept for a resume.
+                state.cursor.skip(to, Cause::Expired)
+            };
+            session.stream.set_cursor(state.cursor);
+            (from, expired)
+        };
+        if expired.buffers > 0 {
+            self.item_add.notify_one();
+            self.item_del.notify_all();
+            self.tell_dropped("max-age", from, to.sequence - 1, expired);
+        }
+    }
+
+    /// Purges positions `from` to `to`, both included, delivered or not; returns when the bytes are gone from the disk. False
+    /// when the disk refuses: they are erased later then.
+    pub(super) fn purge(&self, from: Sequence, to: Sequence) -> bool {
+        let Some(session) = self.session() else { return false };
+        if self.state().tail.has_unstored() {
+            // What memory alone holds is forgotten by way of the disk, so that the accounts stay whole.
+            let _ = self.spool(&session);
+        }
+        let mut at = from;
+        let mut purged = Totals::default();
+        let erased = loop {
+            match session.stream.plan_purge(at..to.saturating_add(1)) {
+                Ok(Some(plan)) => {
+                    if let Some(done) = self.carry_out_purge(&session, plan) {
+                        at = done.range.end;
+                        purged = purged.plus(done.totals);
+                    }
+                }
+                Ok(None) => break session.stream.erase(),
+                Err(err) => break Err(err),
+            }
+        };
+        self.item_add.notify_all();
+        self.item_del.notify_all();
+        if purged.buffers > 0 {
+            self.tell_dropped("purged", from, to.min(at.saturating_sub(1)), purged);
+        }
+        match erased {
+            Ok(()) => true,
+            Err(err) => {
+                gst::element_imp_warning!(self, gst::ResourceError::Write, ("Purged data is not erased yet: {err}"));
+                false
+            }
+        }
+    }
+
+    fn carry_out_purge(&self, session: &Session, plan: Plan) -> Option<GivenUp> {
+        let mut state = self.settled_state();
+        let range = plan.range();
+        let mut cursor = state.cursor;
+        let done = session.stream.commit(plan, &mut cursor)?;
+        state.cursor = cursor;
+        if state.pushing.is_some() && state.taken_until > range.start {
+            let from = range.start.max(state.cursor.position);
+            state.dropped_in_flight = Some(InFlight { from, stored: range.end, to: range.end, cause: Cause::Purged });
+        }
+        state.tail.forget_stored_until(range.end);
+        state.sent.forget(&range);
+        // What was read ahead is not to be sent.
+        state.gap = true;
+        state.generation += 1;
+        session.stream.set_cursor(state.cursor);
+        Some(done)
+    }
+}
+
+/// What was dropped on the disk and in memory alone.
+pub(super) fn with(stored: Totals, unstored: Count) -> Totals {
+    stored.plus(Totals { buffers: unstored.buffers, bytes: unstored.bytes, time: 0 })
+}

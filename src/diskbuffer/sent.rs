@@ -1,0 +1,149 @@
+//! What downstream has taken and nobody has acknowledged yet, with `ack-mode=explicit`.
+//!
+//! One entry a buffer, merged when there are many: an acknowledgement then counts up to the last whole entry, so that more may
+//! be sent again after an outage, and never less.
+
+use std::collections::VecDeque;
+
+use super::outcome::Passed;
+use crate::store::{Sequence, Sync};
+
+/// Entries at which the older half is merged: some megabytes.
+const MOST: usize = 32_768;
+
+#[derive(Debug, Default)]
+pub struct Sent {
+    entries: VecDeque<Passed>,
+}
+
+impl Sent {
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// After the last record that was sent.
+    pub fn end(&self) -> Option<Sequence> {
+        self.entries.back().map(|last| last.next)
+    }
+
+    /// Adds what was sent now; false when it is a repeat of what waits here already.
+    pub fn push(&mut self, passed: Passed) -> bool {
+        if self.end().is_some_and(|end| passed.next <= end) {
+            return false;
+        }
+        self.entries.push_back(passed);
+        if self.entries.len() >= MOST {
+            self.merge();
+        }
+        true
+    }
+
+    /// Merges neighbours of the older half; sync points stay, for a resume begins there.
+    fn merge(&mut self) {
+        let half = self.entries.len() / 2;
+        let newer = self.entries.split_off(half);
+        let older = std::mem::take(&mut self.entries);
+        let mut alone = true;
+        for entry in older {
+            match self.entries.back_mut() {
+                Some(last) if alone && entry.sync() == Sync::None => {
+                    last.extend(&entry);
+                    alone = false;
+                }
+                _ => {
+                    self.entries.push_back(entry);
+                    alone = true;
+                }
+            }
+        }
+        self.entries.extend(newer);
+    }
+
+    /// Takes out what `position` acknowledges: everything up to it, and the events right behind.
+    pub fn acknowledge(&mut self, position: Sequence) -> Vec<Passed> {
+        let mut done = Vec::new();
+        while let Some(first) = self.entries.front()
+            && (first.next <= position.saturating_add(1) || (first.adds.buffers == 0 && !done.is_empty()))
+        {
+            done.extend(self.entries.pop_front());
+        }
+        done
+    }
+
+    /// Takes out events that nothing unacknowledged lies before: there is nobody to acknowledge them.
+    pub fn leading_events(&mut self) -> Vec<Passed> {
+        let mut done = Vec::new();
+        while self.entries.front().is_some_and(|first| first.adds.buffers == 0) {
+            done.extend(self.entries.pop_front());
+        }
+        done
+    }
+
+    /// Forgets what lies before `position`.
+    pub fn drop_until(&mut self, position: Sequence) {
+        while self.entries.front().is_some_and(|first| first.at < position) {
+            self.entries.pop_front();
+        }
+    }
+
+    /// Forgets what begins within `range`: it is gone.
+    pub fn forget(&mut self, range: &std::ops::Range<Sequence>) {
+        self.entries.retain(|entry| !range.contains(&entry.at));
+    }
+
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::buffer::Facts;
+    use crate::store::Totals;
+
+    fn passed(at: Sequence, sync: Sync) -> Passed {
+        Passed {
+            at,
+            next: at + 1,
+            before: Totals { buffers: at, ..Totals::default() },
+            adds: Totals { buffers: 1, ..Totals::default() },
+            stored: true,
+            facts: Some(Facts { sync, ..Facts::default() }),
+            pts: None,
+        }
+    }
+
+    fn event(at: Sequence) -> Passed {
+        Passed { facts: None, adds: Totals::default(), ..passed(at, Sync::None) }
+    }
+
+    #[test]
+    fn events_go_with_the_buffer_before_them() {
+        let mut sent = Sent::default();
+        for entry in [event(1), passed(2, Sync::Closed), event(3), passed(4, Sync::None), event(5)] {
+            assert!(sent.push(entry));
+        }
+        assert!(!sent.push(passed(2, Sync::Closed)), "a repeat");
+        assert_eq!(sent.leading_events().len(), 1);
+        assert_eq!(sent.acknowledge(1).len(), 0);
+        assert_eq!(sent.acknowledge(2).iter().map(|p| p.at).collect::<Vec<_>>(), [2, 3]);
+        assert_eq!(sent.acknowledge(9).iter().map(|p| p.at).collect::<Vec<_>>(), [4, 5]);
+        assert!(sent.is_empty());
+    }
+
+    #[test]
+    fn many_entries_are_merged_and_nothing_is_acknowledged_too_early() {
+        let mut sent = Sent::default();
+        for at in 0..200_000 {
+            sent.push(passed(at, if at % 50 == 0 { Sync::Closed } else { Sync::None }));
+        }
+        assert!(sent.entries.len() < MOST);
+        let done = sent.acknowledge(77_777);
+        let (buffers, end) = (done.iter().map(|p| p.adds.buffers).sum::<u64>(), done.last().map(|p| p.next));
+        assert_eq!(Some(buffers), end, "each buffer counts once");
+        assert!(end.is_some_and(|end| end <= 77_778 && end > 77_000), "{end:?}");
+        assert!(done.iter().filter(|p| p.sync() == Sync::Closed).all(|p| p.at.is_multiple_of(50)));
+        assert_eq!(sent.acknowledge(199_999).last().map(|p| p.next), Some(200_000));
+    }
+}

@@ -1,0 +1,153 @@
+//! Who says that a buffer has arrived: downstream's OK, or the application.
+
+use gst::prelude::*;
+
+use crate::common::*;
+
+const GOP: u64 = 10;
+
+fn push_frames(rig: &Rig, range: std::ops::Range<u64>) {
+    range.for_each(|i| rig.push(frame(i, GOP, 1000)));
+}
+
+fn numbers(rig: &Rig) -> Vec<u64> {
+    rig.sink.buffers().iter().map(number).collect()
+}
+
+fn explicit(location: &std::path::Path) -> Rig {
+    Rig::new(location, &[("ack-mode", "explicit"), ("add-position-meta", "true")])
+}
+
+fn acknowledge(rig: &Rig, position: u64) -> bool {
+    rig.element.emit_by_name("acknowledge", &[&position])
+}
+
+#[test]
+fn only_what_is_acknowledged_is_not_sent_again() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(temp.path());
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..35);
+    rig.sink.wait_buffers(35);
+    let positions = rig.sink.positions();
+    assert_eq!((rig.stat("delivered"), rig.stat("pending")), (0, 35));
+    assert!(!acknowledge(&rig, positions[34] + 1), "it was not sent");
+    assert!(acknowledge(&rig, positions[22]));
+    assert_eq!((rig.stat("delivered"), rig.stat("acknowledged-position")), (23, positions[22]));
+    assert!(acknowledge(&rig, positions[3]), "known already");
+    rig.check_accounts();
+    rig.stop();
+    let rig = explicit(temp.path());
+    rig.sink.wait_buffers(15);
+    assert_eq!(numbers(&rig), (20..35).collect::<Vec<_>>(), "from the keyframe before the first unacknowledged");
+    assert!(acknowledge(&rig, *rig.sink.positions().last().unwrap()));
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("pending"), rig.stat("replayed")), (35, 0, 3));
+    rig.stop();
+    let rig = explicit(temp.path());
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..5);
+    rig.sink.wait_buffers(5);
+    assert_eq!(numbers(&rig), [0, 1, 2, 3, 4], "nothing is owed");
+}
+
+#[test]
+fn an_event_from_downstream_acknowledges() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(temp.path());
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..20);
+    rig.eos();
+    rig.sink.wait_eos();
+    let last = *rig.sink.positions().last().unwrap();
+    let structure = gst::Structure::builder("diskbuffer-ack").field("position", last).build();
+    assert!(rig.sinkpad.push_event(gst::event::CustomUpstream::new(structure)));
+    assert_eq!((rig.stat("delivered"), rig.stat("pending")), (20, 0));
+    rig.check_accounts();
+    rig.stop();
+    let rig = explicit(temp.path());
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..3);
+    rig.sink.wait_buffers(3);
+    assert_eq!(numbers(&rig), [0, 1, 2], "the end of stream behind the last buffer is not owed either");
+}
+
+#[test]
+fn an_outage_sends_again_what_is_not_acknowledged() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(temp.path());
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..35);
+    rig.sink.wait_buffers(35);
+    let positions = rig.sink.positions();
+    acknowledge(&rig, positions[14]);
+    rig.sink.answer(Some(gst::FlowError::Error));
+    push_frames(&rig, 35..40);
+    rig.message("diskbuffer-outage");
+    rig.sink.answer(None);
+    rig.sink.wait_buffers(35 + 30);
+    assert_eq!(numbers(&rig)[35..], (10..40).collect::<Vec<_>>());
+    let again = rig.sink.positions();
+    assert_eq!(again[35..60], positions[10..35], "a position never changes");
+    let replayed = rig.sink.replayed();
+    assert!(replayed[..35].iter().all(|r| !r) && replayed[35..60].iter().all(|r| *r), "{replayed:?}");
+    assert!(!replayed[60..].iter().any(|r| *r));
+    until("all is sent", || acknowledge(&rig, again[64]));
+    until("all is counted", || rig.stat("delivered") == 40);
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("pending"), rig.stat("replayed")), (40, 0, 25));
+}
+
+/// As a handler of a sink's "handoff" does.
+#[test]
+fn downstream_may_acknowledge_before_its_push_returns() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(temp.path());
+    let element = rig.element.downgrade();
+    rig.sinkpad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let buffer = info.buffer().unwrap();
+        let meta = gst::meta::CustomMeta::from_buffer(buffer, "diskbuffer-position").unwrap();
+        let position: u64 = meta.structure().get("position").unwrap();
+        assert!(element.upgrade().unwrap().emit_by_name::<bool>("acknowledge", &[&position]));
+        gst::PadProbeReturn::Ok
+    });
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..30);
+    until("all is acknowledged", || rig.stat("delivered") == 30);
+    rig.check_accounts();
+}
+
+#[test]
+fn rewind_sends_again_what_is_not_acknowledged() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(temp.path());
+    assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..25);
+    rig.sink.wait_buffers(25);
+    acknowledge(&rig, rig.sink.positions()[11]);
+    assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
+    rig.sink.wait_buffers(25 + 15);
+    assert_eq!(numbers(&rig)[25..], (10..25).collect::<Vec<_>>());
+    rig.stop();
+    assert!(!rig.element.emit_by_name::<bool>("rewind", &[]), "it does not run");
+    rig.check_accounts();
+}
+
+#[test]
+fn limits_count_what_is_not_acknowledged() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(
+        temp.path(),
+        &[("ack-mode", "explicit"), ("max-size-buffers", "30"), ("leaky", "downstream"), ("add-position-meta", "true")],
+    );
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..60);
+    rig.sink.wait("the last", |arrived| arrived.buffers.last().map(number) == Some(59));
+    rig.check_accounts();
+    assert!(rig.stat("dropped") >= 30, "unacknowledged data is given up: {}", rig.stat("dropped"));
+    let last = *rig.sink.positions().last().unwrap();
+    until("the last is sent", || acknowledge(&rig, last));
+    rig.check_accounts();
+    assert_eq!((rig.stat("pending"), rig.stat("delivered") + rig.stat("dropped")), (0, 60));
+}
