@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rocksdb::{DB, FlushOptions, Options, WriteBatch, WriteOptions};
 
+use super::budget::Share;
 use super::clock::{Clock, SystemClock, Time};
 use super::directory::Directory;
 use super::domains::Domains;
@@ -206,7 +207,7 @@ impl Log {
         let mut extents = Extents::default();
         for (id, extent) in found.extents.iter().filter(|(_, extent)| !extent.starts.is_empty()) {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, extent.boot(), first.collect());
+            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
         }
         let streams = found.streams.into_iter().map(|standing| {
             let Standing { id, name, end, state, cursor, holes } = standing;

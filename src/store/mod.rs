@@ -20,6 +20,7 @@
 
 mod age;
 mod aside;
+mod budget;
 pub mod clock;
 mod cursor;
 mod directory;

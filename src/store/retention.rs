@@ -104,8 +104,6 @@ fn keep(log: &Log) {
         let _ = log.recover();
         let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
         log.note_flushed();
-        // What is not erased now is tried again.
-        let _ = log.erase();
         log.work.finished(tended.is_ok());
         // What is not erased now is tried again.
         let _ = log.erase();
