@@ -297,6 +297,7 @@ impl Settings {
             },
             sync_interval: Duration::from_nanos(self.sync_interval),
             min_free_bytes: self.min_free_bytes,
+            process_memory_bytes: self.process_memory_bytes,
             limit_bytes: self.max_size_bytes,
             lock_timeout: Duration::from_nanos(self.lock_timeout),
             recovery: match self.recovery {

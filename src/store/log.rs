@@ -207,7 +207,7 @@ impl Log {
         let mut extents = Extents::default();
         for (id, extent) in found.extents.iter().filter(|(_, extent)| !extent.starts.is_empty()) {
             let first = extent.starts.iter().map(|(id, s)| (*id, First { sequence: s.first, bytes: s.totals.bytes }));
-            extents.push(*id, extent.header.as_ref().map_or(0, |header| header.boot), first.collect());
+            extents.push(*id, extent.boot(), first.collect());
         }
         let streams = found.streams.into_iter().map(|standing| {
             let Standing { id, name, end, state, cursor, holes } = standing;

@@ -14,9 +14,9 @@
 //! Where things are: [`schema`] keys and format version, [`record`] a record and its bytes, `log` the open database, `stream`
 //! append and read, `extents` which record is where, `gate` writers and extent switches, `retention` trimming and removal,
 //! `reader` reading, `giving_up` and `holes` thinning and purging, `age` replay and expiry, `clock` what time it was, `cursor`
-//! accounting, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs, `fault` disks
-//! that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what could not be used,
-//! `highwater` how far the streams had come, `directory` and `registry` who has the store open.
+//! accounting, `budget` memory, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs,
+//! `fault` disks that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what
+//! could not be used, `highwater` how far the streams had come, `directory` and `registry` who has the store open.
 
 mod age;
 mod aside;

@@ -38,6 +38,13 @@ pub struct Found {
     damaged: bool,
 }
 
+impl Found {
+    /// Number of the boot in which it was opened.
+    pub fn boot(&self) -> u32 {
+        self.header.as_ref().map_or(0, |header| header.boot)
+    }
+}
+
 /// Where a stream stands.
 pub struct Standing {
     pub id: u32,
@@ -49,10 +56,10 @@ pub struct Standing {
 }
 
 pub struct Survey {
+    pub clock: ClockRecord,
     pub extents: BTreeMap<u32, Found>,
     pub streams: Vec<Standing>,
     pub session: u64,
-    pub clock: ClockRecord,
     pub incidents: Vec<Incident>,
     /// What is wrong, for who does not want it mended.
     pub damage: Option<String>,

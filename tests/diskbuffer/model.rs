@@ -187,7 +187,7 @@ impl<'a> World<'a> {
             let buffer = buffer.get_mut().unwrap();
             let time = gst::ClockTime::from_nseconds(number as u64 * FRAME);
             buffer.set_pts(time);
-            buffer.set_dts((number % 5 != 0).then_some(time));
+            buffer.set_dts((!number.is_multiple_of(5)).then_some(time));
             buffer.set_duration(gst::ClockTime::from_nseconds(FRAME));
             buffer.set_offset(number as u64);
             let mut flags = gst::BufferFlags::empty();
