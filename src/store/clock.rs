@@ -280,6 +280,7 @@ impl Time {
         believed.then(|| Duration::from_nanos(u64::try_from(now.saturating_sub(wall)).unwrap_or(0)))
     }
 
+    #[cfg(test)]
     pub fn boot(&self) -> u32 {
         self.boot
     }

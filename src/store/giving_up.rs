@@ -277,6 +277,7 @@ impl Stream {
     /// # Errors
     ///
     /// The disk could not be read or written, or the bytes are not gone after a minute.
+    #[cfg(test)]
     pub fn purge(&self, range: Range<Sequence>) -> Result<Totals, StoreError> {
         let mut purged = Totals::default();
         let mut from = range.start;
@@ -296,6 +297,7 @@ impl Stream {
     /// # Errors
     ///
     /// As [`Stream::purge`].
+    #[cfg(test)]
     pub fn clear(&self) -> Result<Totals, StoreError> {
         self.purge(0..Sequence::MAX)
     }

@@ -292,7 +292,10 @@ impl Log {
 
 /// Log starts and holes that are on the disk; the compaction filter goes by them.
 #[derive(Clone, Default)]
-pub struct LogStarts(Arc<Mutex<HashMap<u32, (Sequence, Arc<Holes>)>>>);
+pub struct LogStarts(Arc<Mutex<Starts>>);
+
+/// By stream.
+type Starts = HashMap<u32, (Sequence, Arc<Holes>)>;
 
 impl LogStarts {
     pub fn set(&self, stream: u32, sequence: Sequence, holes: Arc<Holes>) {
@@ -306,7 +309,7 @@ pub fn drop_below_log_start(options: &mut Options, starts: &LogStarts) {
 
 struct FilterFactory(LogStarts);
 
-struct Filter(HashMap<u32, (Sequence, Arc<Holes>)>);
+struct Filter(Starts);
 
 const FILTER_NAME: &CStr = c"streambuffer.log-start";
 

@@ -40,6 +40,14 @@ pub struct Mark {
     pub totals: Totals,
 }
 
+/// Where and when records are appended.
+#[derive(Clone, Copy)]
+struct Place {
+    extent: u32,
+    at: Mark,
+    arrival: Arrival,
+}
+
 /// A record to be appended.
 pub struct NewRecord<'a> {
     pub body: Body,
@@ -466,16 +474,6 @@ impl Stream {
         self.log().expired_until(&self.stream, max_age)
     }
 
-    /// How long ago the oldest pending record came; `None` when nothing is pending.
-    ///
-    /// # Errors
-    ///
-    /// The disk could not be read.
-    pub fn oldest_pending_age(&self) -> Result<Option<Duration>, StoreError> {
-        let arrival = self.log().arrival_at(&self.stream, self.cursor().position)?;
-        Ok(arrival.map(|arrival| self.log().time.age(arrival)))
-    }
-
     /// When a record came: ns since 1970, corrected for steps of the clock since, and whether that clock was synchronised.
     /// Of a boot that nothing is known of it is what the machine `believed` then.
     pub fn captured_at(&self, arrival: Arrival, believed: i64) -> (i64, bool) {
@@ -483,6 +481,7 @@ impl Stream {
     }
 
     /// How long ago a record came; steps of the clock do not change it.
+    #[cfg(test)]
     pub fn age(&self, arrival: Arrival) -> Duration {
         self.log().time.age(arrival)
     }
@@ -552,7 +551,8 @@ impl Stream {
         drop(writer);
 
         let snapshot = whole.map(|state| (before.sequence.saturating_sub(1).max(stored), state));
-        let written = self.write(log, ticket.extent, before, arrival, records, &index, snapshot, &mut encoder);
+        let written =
+            self.write(Place { extent: ticket.extent, at: before, arrival }, records, &index, snapshot, &mut encoder);
         encoder.shrink(ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
         writer.encoder = encoder;
@@ -583,16 +583,14 @@ impl Stream {
 
     fn write(
         &self,
-        log: &Log,
-        extent: u32,
-        mut at: Mark,
-        arrival: Arrival,
+        place: Place,
         records: &[NewRecord<'_>],
         index: &[(Sequence, IndexEntry)],
         snapshot: Option<(Sequence, StateMap)>,
         encoder: &mut Encoder,
     ) -> Result<Mark, StoreError> {
-        let id = self.stream.id;
+        let (log, id) = (self.log(), self.stream.id);
+        let Place { extent, mut at, arrival } = place;
         let db = log.db()?;
         let several = records.len() > 1 || !index.is_empty() || snapshot.is_some();
         let mut batch = several.then(WriteBatch::default);

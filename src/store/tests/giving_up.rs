@@ -12,7 +12,7 @@ fn record_gops(stream: &Stream, gops: u64, len: usize) {
 }
 
 fn record_gop(stream: &Stream, gop: u64, len: usize) {
-    if gop % 3 == 0 {
+    if gop.is_multiple_of(3) {
         let slot = Slot { rank: 1, name: String::new() };
         let body = Body::State { slot, clears: Clears::Nothing };
         let change = NewRecord { body, payload: &[&gop.to_be_bytes()], advance: 0 };

@@ -65,7 +65,7 @@ struct Camera {
 
 impl Camera {
     fn record(&mut self, noise: &[u8]) {
-        let key = self.written % GOP == 0;
+        let key = self.written.is_multiple_of(GOP);
         let at = (self.written * 7919) % (noise.len() - RECORD);
         let sync = if key { Sync::Closed } else { Sync::None };
         let first = append(&self.stream, buffer(sync), &noise[at..at + RECORD]);
