@@ -501,7 +501,7 @@ impl DiskBuffer {
                         drop(guard);
                         match reason {
                             Full::Disk => store.refresh_space(),
-                            Full::Memory => _ = self.spool(session),
+                            Full::Memory if session.stream.probe() => _ = self.spool(session),
                             _ => {}
                         }
                     }

@@ -21,6 +21,7 @@ impl DiskBuffer {
         let session = self.session();
         let disk_bytes = session.as_ref().map_or(0, |s| s.stream.store().disk_bytes());
         let durable = session.as_ref().map_or(0, |s| s.stream.durable().saturating_sub(1));
+        let jitter = session.as_ref().map_or(0, |s| s.stream.store().sync_jitter().as_nanos() as u64);
         // ns.
         let latency = session.as_ref().map_or(0.0, |s| s.stream.store().commit_latency_p99().as_nanos() as f64);
         let now = Instant::now();
@@ -37,6 +38,7 @@ impl DiskBuffer {
         let mut stats = gst::Structure::builder("diskbuffer-stats")
             .field("durable-position", durable)
             .field("commit-latency-p99", latency)
+            .field("sync-jitter", jitter)
             .field("acknowledged-position", state.cursor.position.saturating_sub(1))
             .field("outages", state.counters.outages)
             .field("outage-time", outage_time.as_nanos() as u64)

@@ -6,7 +6,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::DiskBuffer;
+use super::imp::{DiskBuffer, Session};
 use crate::store::Tender;
 
 /// How often it is looked in at the latest.
@@ -38,6 +38,7 @@ impl DiskBuffer {
         if due {
             let _ = self.spool(&session);
         }
+        self.watch_disk(&session);
         if settings.max_age > 0 {
             self.expire(&session, Duration::from_nanos(settings.max_age));
         }
@@ -52,5 +53,22 @@ impl DiskBuffer {
         let waiting = self.state().tail.has_unstored();
         let wanted = Duration::from_nanos(settings.spill_after / 2).max(SHORTEST);
         Some(if waiting { wanted.min(INTERVAL) } else { INTERVAL })
+    }
+
+    /// A disk that refuses shows also when no data comes.
+    fn watch_disk(&self, session: &Session) {
+        let fault = session.stream.store().fault();
+        let change = {
+            let mut state = self.state();
+            match &fault {
+                Some(error) if state.fault.is_none() => Self::note_fault(&mut state, Some(error)),
+                None if state.fault.is_some() && !state.tail.has_unstored() => Self::note_fault(&mut state, None),
+                _ => None,
+            }
+        };
+        if let Some(change) = change {
+            self.item_del.notify_all();
+            self.tell_storage(change);
+        }
     }
 }

@@ -135,8 +135,7 @@ fn output_from(stream: &Stream, verdicts: &[Verdict], sets: &ParameterSets, at: 
     let mut leading = verdicts[at].sync == Sync::Open;
     let mut buffers: Vec<gst::Buffer> = Vec::new();
     let mut access_units = 0;
-    for at in at..stream.buffers.len() {
-        let (buffer, verdict) = (&stream.buffers[at], &verdicts[at]);
+    for (at, (buffer, verdict)) in stream.buffers.iter().zip(verdicts).enumerate().skip(at) {
         access_units += usize::from(at == 0 || stream.buffers[at - 1].pts() != buffer.pts());
         if access_units > most {
             break;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use super::aside::ASIDE;
 use super::clock::Arrival;
 use super::cursor::Cause;
 use super::error::StoreError;
@@ -32,8 +33,6 @@ const MAX_UNINDEXED: u64 = 64 << 20;
 /// How often ages are looked at when nothing says earlier.
 const LOOK: Duration = Duration::from_secs(30);
 const LOOK_SOON: Duration = Duration::from_millis(100);
-/// Directories of damaged parts that were set aside, inside of the store's directory.
-const ASIDE: &str = "aside";
 
 /// What is kept of delivered data, and for how long anything stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

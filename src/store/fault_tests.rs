@@ -404,7 +404,7 @@ fn syncs_come_on_time_under_load() {
         while start.elapsed() < Duration::from_secs(4) {
             feeder.push().unwrap();
             lag = lag.max(feeder.next - feeder.stream.durable());
-            if feeder.next % 500 == 0 {
+            if feeder.next.is_multiple_of(500) {
                 feeder.consume_all();
             }
         }

@@ -59,7 +59,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use age::Retention;
-pub use aside::SetAside;
 pub use clock::{Arrival, ClockStep, wall_clock};
 pub use cursor::Cause;
 pub use domains::Domain;
@@ -149,16 +148,6 @@ impl Store {
     /// Bytes that the directory occupies.
     pub fn disk_bytes(&self) -> u64 {
         self.log().directory.disk_bytes()
-    }
-
-    /// What could not be used and is kept for a person to look at, the oldest first.
-    pub fn set_aside(&self) -> Vec<SetAside> {
-        aside::list(self.location())
-    }
-
-    /// Removes what was set aside longer ago than `age`; how many bytes that were.
-    pub fn remove_set_aside(&self, age: Duration) -> std::io::Result<u64> {
-        aside::remove_older_than(self.location(), age)
     }
 
     pub fn location(&self) -> &Path {

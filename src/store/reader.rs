@@ -319,6 +319,7 @@ impl Stream {
     /// # Errors
     ///
     /// The disk could not be read.
+    #[cfg(test)]
     pub fn next_sync(
         &self,
         sequence: Sequence,

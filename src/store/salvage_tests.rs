@@ -209,7 +209,7 @@ fn a_log_cut_off_anywhere_loses_its_end_only() {
     let temp = tempfile::tempdir().unwrap();
     let base = temp.path().join("base");
     build(&base);
-    let log = files(&base).into_iter().filter(|file| file.extension().is_some_and(|e| e == "log")).next_back().unwrap();
+    let log = files(&base).into_iter().rfind(|file| file.extension().is_some_and(|e| e == "log")).unwrap();
     let (name, length) = (log.strip_prefix(&base).unwrap().to_owned(), fs::metadata(&log).unwrap().len());
     let mut lost = Vec::new();
     for step in 0..24 {
@@ -309,12 +309,9 @@ fn a_newer_format_is_set_aside_untouched() {
     let told = stream.take_incidents();
     assert!(told.iter().any(|incident| incident.reason.contains("aside")), "{told:?}");
     assert_eq!(stream.end().totals, Totals::default());
-    let aside = store.set_aside();
+    let aside: Vec<_> = fs::read_dir(temp.path().join("aside")).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(aside.len(), 1);
-    assert!(aside[0].bytes > 1 << 20 && tables(&aside[0].path) == before);
-    assert_eq!(store.remove_set_aside(Duration::from_secs(3600)).unwrap(), 0);
-    assert!(store.remove_set_aside(Duration::ZERO).unwrap() > 1 << 20);
-    assert_eq!(store.set_aside(), []);
+    assert!(tables(&aside[0]) == before);
 }
 
 #[test]

@@ -54,7 +54,7 @@ fn a_stored_epoch_that_downstream_refuses_is_held() {
     assert_eq!(numbers(&rig), (0..20).collect::<Vec<_>>());
     rig.check_accounts();
     rig.sink.refuse(|_| false);
-    rig.sink.wait(&"the rest", |arrived| arrived.buffers.last().map(number) == Some(59));
+    rig.sink.wait("the rest", |arrived| arrived.buffers.last().map(number) == Some(59));
     assert_eq!(numbers(&rig), (0..60).collect::<Vec<_>>());
 }
 
@@ -82,7 +82,7 @@ fn a_stored_epoch_that_downstream_refuses_is_an_error() {
     assert!(err.error().matches(gst::StreamError::Format), "{err:?}");
     rig.stop();
     let rig = Rig::new(temp.path(), &[]);
-    rig.sink.wait(&"the rest", |arrived| arrived.buffers.last().map(number) == Some(59));
+    rig.sink.wait("the rest", |arrived| arrived.buffers.last().map(number) == Some(59));
 }
 
 #[test]

@@ -59,7 +59,6 @@ fn the_layout_of_a_video_frame_comes_back_even_from_a_pool() {
             raw.id = 3;
             raw.meta.flags |= if pooled { gst::ffi::GST_META_FLAG_POOLED } else { 0 };
         }
-        drop(meta);
         let back = back(&buffer);
         let meta = back.meta::<gst_video::VideoMeta>().unwrap();
         assert_eq!((meta.format(), meta.video_frame_flags(), meta.id()), (format, flags, 3));
@@ -76,7 +75,6 @@ fn what_else_a_pool_adds_stays_there() {
     let mut meta = gst_video::VideoRegionOfInterestMeta::add(buffer.make_mut(), "face", (0, 0, 1, 1));
     // SAFETY: the flags of a valid meta that is borrowed alone.
     unsafe { (*meta.as_mut_ptr()).meta.flags |= gst::ffi::GST_META_FLAG_POOLED };
-    drop(meta);
     assert_eq!(stored(&buffer), []);
 }
 
