@@ -40,7 +40,9 @@ fn only_what_is_acknowledged_is_not_sent_again() {
     let rig = explicit(temp.path());
     rig.sink.wait_buffers(15);
     assert_eq!(numbers(&rig), (20..35).collect::<Vec<_>>(), "from the keyframe before the first unacknowledged");
-    assert!(acknowledge(&rig, *rig.sink.positions().last().unwrap()));
+    let last = *rig.sink.positions().last().unwrap();
+    until("all is sent", || acknowledge(&rig, last));
+    until("all is counted", || rig.stat("delivered") == 35);
     rig.check_accounts();
     assert_eq!((rig.stat("delivered"), rig.stat("pending"), rig.stat("replayed")), (35, 0, 3));
     rig.stop();
