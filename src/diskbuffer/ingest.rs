@@ -405,7 +405,11 @@ impl DiskBuffer {
                 change_state(&session.stream, &state.tail.release_delivered());
             }
             let level = state.level();
-            (change, state.watermark.update(settings, level), state.spool_due(settings, now))
+            (
+                change,
+                state.watermark.update(settings, level),
+                state.spool_due(settings, now, session.stream.store().is_low()),
+            )
         };
         self.item_add.notify_one();
         if let Some(change) = change {

@@ -53,9 +53,16 @@ pub struct Passed {
     /// Of the first, if that is a buffer.
     pub facts: Option<Facts>,
     pub pts: Option<u64>,
+    /// It was left out.
+    pub dropped: bool,
 }
 
 impl Passed {
+    /// There is nobody to acknowledge it.
+    pub fn is_silent(&self) -> bool {
+        self.dropped || self.adds.buffers == 0
+    }
+
     pub fn sync(&self) -> Sync {
         self.facts.map_or(Sync::None, |facts| facts.sync)
     }
@@ -114,6 +121,7 @@ impl DiskBuffer {
         if let Some(probation) = d.probation.take() {
             self.count_passed(&d.settings, session, &probation.passed);
             d.attempts = 0;
+            d.attempt = Attempt::Plain;
             self.accepted(d);
         }
     }
@@ -160,7 +168,7 @@ impl DiskBuffer {
             if state.explicit {
                 let done = state.acknowledged_until.saturating_sub(1);
                 let mut acknowledged = state.sent.acknowledge(done);
-                acknowledged.extend(state.sent.leading_events());
+                acknowledged.extend(state.sent.leading_silent());
                 for item in acknowledged {
                     cut |= acknowledge_one(&mut state, &item);
                 }
@@ -229,19 +237,15 @@ impl DiskBuffer {
             let mut state = self.state();
             state.pushing = None;
             state.dropped_in_flight = None;
+            state.sent_until = state.sent_until.max(item.next);
             if item.next > state.cursor.position {
-                let (stored, before) = place(&state, item);
-                if stored {
-                    let at = Mark { sequence: item.at, totals: before };
-                    state.cursor.skip(at, Cause::Lost);
-                    state.cursor.skip(Mark { sequence: item.next, totals: before.plus(item.adds) }, Cause::Dropped);
+                let item = Passed { dropped: true, ..*item };
+                if state.explicit && !state.sent.is_empty() {
+                    // Its turn comes with that of what was sent before.
+                    state.sent.push(item);
                 } else {
-                    state.cursor.ledger.rejected.add(item.adds);
-                    state.cursor.position = item.next;
-                    state.cursor.resume = item.next;
+                    acknowledge_one(&mut state, &item);
                 }
-                let from = Mark { sequence: item.next, totals: state.passed };
-                state.resume.restart(from);
                 state.oldest_captured_at = None;
                 self.cursor_moved(&mut state, session);
             }
@@ -353,11 +357,16 @@ impl DiskBuffer {
             Answer::LeaveOut => {
                 // It comes again, and is left out then.
                 self.begin_refusal(d);
-                let position = d.position;
-                d.rewind(self.state().cursor.position.min(position));
+                let position = {
+                    let state = self.state();
+                    state.sent_until.max(state.cursor.position)
+                };
+                d.rewind(position.min(d.position));
             }
             Answer::Wait => {
-                let taken = d.probation.take().map_or(0, |probation| probation.passed.len());
+                let probation = d.probation.take().filter(|probation| probation.since.is_some());
+                let buffers = |probation: Probation| probation.passed.iter().filter(|p| p.facts.is_some()).count();
+                let taken = probation.map_or(0, buffers);
                 if first {
                     gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and tried again");
                     self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
@@ -430,6 +439,20 @@ fn place(state: &State, item: &Passed) -> (bool, Totals) {
     }
 }
 
+/// The cursor passes what was left out.
+fn give_up(state: &mut State, item: &Passed, stored: bool, before: Totals) {
+    if stored {
+        state.cursor.skip(Mark { sequence: item.at, totals: before }, Cause::Lost);
+        state.cursor.skip(Mark { sequence: item.next, totals: before.plus(item.adds) }, Cause::Dropped);
+    } else {
+        state.cursor.ledger.rejected.add(item.adds);
+        state.cursor.position = item.next;
+        state.cursor.resume = item.next;
+    }
+    let from = Mark { sequence: item.next, totals: state.passed };
+    state.resume.restart(from);
+}
+
 /// True when the GOP has become too long to be kept.
 fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     let given_up = state.dropped_in_flight.filter(|range| (range.from..range.to).contains(&item.at));
@@ -450,6 +473,10 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
         return false;
     }
     let (stored, before) = place(state, item);
+    if item.dropped {
+        give_up(state, item, stored, before);
+        return false;
+    }
     if stored {
         state.cursor.pass(Mark { sequence: item.next - 1, totals: before }, before.plus(item.adds));
     } else {

@@ -46,6 +46,7 @@ fn passed(item: &Item) -> Passed {
         stored: item.stored,
         facts: None,
         pts: None,
+        dropped: false,
     }
 }
 

@@ -46,7 +46,7 @@ impl Sent {
         let mut alone = true;
         for entry in older {
             match self.entries.back_mut() {
-                Some(last) if alone && entry.sync() == Sync::None => {
+                Some(last) if alone && entry.sync() == Sync::None && entry.dropped == last.dropped => {
                     last.extend(&entry);
                     alone = false;
                 }
@@ -59,21 +59,21 @@ impl Sent {
         self.entries.extend(newer);
     }
 
-    /// Takes out what `position` acknowledges: everything up to it, and the events right behind.
+    /// Takes out what `position` acknowledges: everything up to it, and what is right behind that nobody can acknowledge.
     pub fn acknowledge(&mut self, position: Sequence) -> Vec<Passed> {
         let mut done = Vec::new();
         while let Some(first) = self.entries.front()
-            && (first.next <= position.saturating_add(1) || (first.adds.buffers == 0 && !done.is_empty()))
+            && (first.next <= position.saturating_add(1) || (first.is_silent() && !done.is_empty()))
         {
             done.extend(self.entries.pop_front());
         }
         done
     }
 
-    /// Takes out events that nothing unacknowledged lies before: there is nobody to acknowledge them.
-    pub fn leading_events(&mut self) -> Vec<Passed> {
+    /// Takes out what nothing unacknowledged lies before and nobody can acknowledge.
+    pub fn leading_silent(&mut self) -> Vec<Passed> {
         let mut done = Vec::new();
-        while self.entries.front().is_some_and(|first| first.adds.buffers == 0) {
+        while self.entries.front().is_some_and(Passed::is_silent) {
             done.extend(self.entries.pop_front());
         }
         done
@@ -111,6 +111,7 @@ mod tests {
             stored: true,
             facts: Some(Facts { sync, ..Facts::default() }),
             pts: None,
+            dropped: false,
         }
     }
 
@@ -125,7 +126,7 @@ mod tests {
             assert!(sent.push(entry));
         }
         assert!(!sent.push(passed(2, Sync::Closed)), "a repeat");
-        assert_eq!(sent.leading_events().len(), 1);
+        assert_eq!(sent.leading_silent().len(), 1);
         assert_eq!(sent.acknowledge(1).len(), 0);
         assert_eq!(sent.acknowledge(2).iter().map(|p| p.at).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(sent.acknowledge(9).iter().map(|p| p.at).collect::<Vec<_>>(), [4, 5]);

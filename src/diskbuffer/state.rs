@@ -210,11 +210,18 @@ impl State {
             Some(Full::Time)
         } else if self.fault.is_some() && self.tail.queued().bytes >= memory_limit(settings) {
             Some(Full::Memory)
-        } else if disk_low && self.fault.is_none() && level.buffers > 0 {
-            // With nothing undelivered, storing takes no space that is not given back at once.
+        } else if disk_low && self.fault.is_none() && self.needs_disk(settings) {
             Some(Full::Disk)
         } else {
             None
+        }
+    }
+
+    /// Whether what comes next takes space on the disk that is not given back at once.
+    fn needs_disk(&self, settings: &Settings) -> bool {
+        match settings.persist {
+            Persist::Always => self.level().buffers > 0,
+            Persist::Spill => self.tail.unstored_bytes() >= memory_limit(settings),
         }
     }
 
@@ -257,7 +264,11 @@ impl State {
     }
 
     /// Whether what only memory holds has to go to the disk now.
-    pub fn spool_due(&self, settings: &Settings, now: Instant) -> bool {
+    pub fn spool_due(&self, settings: &Settings, now: Instant, disk_low: bool) -> bool {
+        if disk_low && self.fault.is_none() && settings.persist == Persist::Spill {
+            // Memory has room, or it is full for the disk's sake.
+            return false;
+        }
         if self.spooling || !self.tail.has_unstored() || self.spool_at.is_some_and(|at| now < at) {
             return false;
         }

@@ -34,7 +34,7 @@ impl DiskBuffer {
     fn tend(&self) -> Option<Duration> {
         let session = self.session()?;
         let settings = self.settings();
-        let due = self.state().spool_due(&settings, Instant::now());
+        let due = self.state().spool_due(&settings, Instant::now(), session.stream.store().is_low());
         if due {
             let _ = self.spool(&session);
         }

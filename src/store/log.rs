@@ -34,7 +34,7 @@ pub struct StoreOptions {
     pub recovery: RecoveryMode,
     /// How often [`Durability::Interval`] syncs.
     pub sync_interval: Duration,
-    /// Free-space floor in bytes; kept between four memtables and a quarter of the file system.
+    /// Free-space floor in bytes; kept between what the store needs to open again and a quarter of the file system.
     pub min_free_bytes: u64,
     /// The most that is meant to be stored, 0 for no limit: memtables stay below an eighth of it.
     pub limit_bytes: u64,
@@ -264,6 +264,14 @@ impl Log {
         if open.durability != asked.durability {
             let name = |durability: Durability| format!("{durability:?}").to_lowercase();
             return conflict("durability", name(open.durability), name(asked.durability));
+        }
+        if open.durability == Durability::Interval && open.sync_interval != asked.sync_interval {
+            let ns = |interval: Duration| interval.as_nanos().to_string();
+            return conflict("sync-interval", ns(open.sync_interval), ns(asked.sync_interval));
+        }
+        if open.recovery != asked.recovery {
+            let name = |mode: RecoveryMode| format!("{mode:?}").to_lowercase();
+            return conflict("recovery", name(open.recovery), name(asked.recovery));
         }
         if open.min_free_bytes != asked.min_free_bytes {
             return conflict("min-free-bytes", open.min_free_bytes.to_string(), asked.min_free_bytes.to_string());

@@ -23,11 +23,12 @@ fn a_seek_from_the_streaming_thread_neither_hangs_nor_leaks() {
     let source = rig.source.downgrade();
     // What upstream does with the seek, in the thread that sends it.
     let seeked = Arc::new(AtomicBool::new(false));
-    let once = seeked.clone();
+    let (once, done) = (AtomicBool::new(false), seeked.clone());
     rig.sinkpad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let at = info.buffer().map_or(0, |buffer| buffer.offset());
         if let Some(source) = source.upgrade().filter(|_| at == 15 && !once.swap(true, Ordering::SeqCst)) {
             flush(&source);
+            done.store(true, Ordering::SeqCst);
         }
         gst::PadProbeReturn::Ok
     });

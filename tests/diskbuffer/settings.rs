@@ -72,6 +72,37 @@ fn a_stored_epoch_that_downstream_refuses_is_left_out() {
     assert_eq!((rig.stat("delivered"), rig.stat("dropped")), (40, 20));
 }
 
+/// What was sent before and waits for its acknowledgement is neither sent again nor counted as lost.
+#[test]
+fn what_is_left_out_waits_for_what_was_sent_before_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    refuse_width(&sink, 2);
+    let settings = [("on-unnegotiable", "skip"), ("ack-mode", "explicit"), ("add-position-meta", "true")];
+    let rig = Rig::with_sink(temp.path(), &settings, sink);
+    rig.start_stream("s", &wide(1));
+    push_frames(&rig, 0..15);
+    rig.sink.wait_buffers(15);
+    rig.sink.hold_after(0);
+    push_frames(&rig, 15..20);
+    rig.source.push_event(gst::event::Caps::new(&wide(2)));
+    push_frames(&rig, 20..40);
+    rig.source.push_event(gst::event::Caps::new(&wide(3)));
+    push_frames(&rig, 40..50);
+    rig.sink.release();
+    rig.sink.wait_buffers(30);
+    assert_eq!(numbers(&rig), (0..20).chain(40..50).collect::<Vec<_>>());
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("dropped"), rig.stat("lost")), (0, 0, 0));
+    let positions = rig.sink.positions();
+    let acknowledge = |at: usize| rig.element.emit_by_name::<bool>("acknowledge", &[&positions[at]]);
+    until("it is sent", || acknowledge(19));
+    assert_eq!((rig.stat("delivered"), rig.stat("dropped"), rig.stat("lost")), (20, 20, 0));
+    until("it is sent", || acknowledge(29) && rig.stat("delivered") == 30);
+    assert_eq!((rig.stat("pending"), rig.stat("dropped"), rig.stat("replayed")), (0, 20, 0));
+    rig.check_accounts();
+}
+
 #[test]
 fn a_stored_epoch_that_downstream_refuses_is_an_error() {
     let temp = tempfile::tempdir().unwrap();
