@@ -25,7 +25,9 @@ impl DiskBuffer {
         for _ in 0..ATTEMPTS {
             let (from, end, totals) = {
                 let state = self.state();
-                (state.taken_until.max(state.cursor.position), state.end, state.cursor.totals)
+                // What was sent counts with the sums that it had then.
+                let from = state.taken_until.max(state.sent_until).max(state.cursor.position);
+                (from, state.end, state.cursor.totals)
             };
             if from == Sequence::MAX {
                 // The disk is being read; in a moment it is not.
