@@ -313,7 +313,11 @@ impl DiskBuffer {
         };
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
         d.rewind(position);
-        self.state().taken_until = position;
+        {
+            let mut state = self.state();
+            state.taken_until = position;
+            state.sending_from = position;
+        }
         d.sticky.clear();
         d.domain = None;
         d.offset = None;

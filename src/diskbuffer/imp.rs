@@ -216,6 +216,7 @@ impl DiskBuffer {
         state.explicit = settings.ack_mode == AckMode::Explicit;
         state.sent.clear();
         state.sent_until = 0;
+        state.sending_from = 0;
         state.taken_until = 0;
         state.acknowledged_until = 0;
         state.passed = Totals::default();

@@ -152,6 +152,7 @@ impl DiskBuffer {
             let mut cut = false;
             for item in passed {
                 state.sent_until = state.sent_until.max(item.next);
+                state.sending_from = state.sending_from.max(item.next);
                 if !state.explicit || item.next <= state.cursor.position {
                     cut |= acknowledge_one(&mut state, item);
                 } else if !state.sent.push(*item) {

@@ -92,6 +92,8 @@ pub struct State {
     pub taken_until: Sequence,
     /// Everything before it was sent in this run.
     pub sent_until: Sequence,
+    /// Everything before it was sent since delivery last began.
+    pub sending_from: Sequence,
     /// Everything before it is acknowledged, or will be once it is sent.
     pub acknowledged_until: Sequence,
     /// Sums of what was delivered in this run, stored or not.
@@ -156,6 +158,7 @@ impl Default for State {
             sent: Sent::default(),
             taken_until: 0,
             sent_until: 0,
+            sending_from: 0,
             acknowledged_until: 0,
             passed: Totals::default(),
             spooling: false,
@@ -241,7 +244,7 @@ impl State {
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
         self.oldest_captured_at = None;
         // What was sent and only waits for its acknowledgement leaves no gap.
-        if to.sequence > self.sent_until {
+        if to.sequence > self.sending_from {
             self.gap = true;
             self.generation += 1;
         }
