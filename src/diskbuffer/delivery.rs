@@ -213,6 +213,9 @@ impl DiskBuffer {
                 d.idle = false;
                 return Step::Running;
             }
+            if std::mem::take(&mut state.rate_changed) {
+                (d.not_before, d.pace) = (None, None);
+            }
             if let Some(left) = d.not_before.and_then(|at| at.checked_duration_since(Instant::now())) {
                 state = self.item_add.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;

@@ -413,6 +413,10 @@ impl ObjectImpl for DiskBuffer {
         if let (Some(retention), Some(session)) = (retention, self.session()) {
             session.stream.set_retention(retention);
         }
+        if pspec.name() == "catch-up-rate" {
+            self.state().rate_changed = true;
+            self.item_add.notify_all();
+        }
         // A limit may have been raised.
         self.item_del.notify_all();
     }

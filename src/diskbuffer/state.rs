@@ -130,6 +130,8 @@ pub struct State {
     pub fault: Option<String>,
     /// Dropped while being pushed: counts as delivered if the push succeeds.
     pub dropped_in_flight: Option<InFlight>,
+    /// `catch-up-rate` was set: what is waited for by the old one is over.
+    pub rate_changed: bool,
     /// Tell downstream of a gap at the next buffer.
     pub gap: bool,
     /// Flushes that the sink pad's thread has not taken note of, and how many of them reset running time.
@@ -178,6 +180,7 @@ impl Default for State {
             outage: None,
             fault: None,
             dropped_in_flight: None,
+            rate_changed: false,
             gap: false,
             flushes: (0, 0),
             stopping: false,
