@@ -66,6 +66,8 @@ pub struct Delivery {
     /// Not before, for the sake of `catch-up-rate`.
     pub(super) not_before: Option<Instant>,
     pub(super) pace: Option<Pace>,
+    /// Media time that downstream has accepted, in ns, repeats included.
+    pub(super) media: u64,
     /// As of this round.
     pub(super) settings: Arc<Settings>,
 }

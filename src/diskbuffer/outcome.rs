@@ -102,6 +102,7 @@ impl DiskBuffer {
             }
             return;
         }
+        d.media = passed.iter().fold(d.media, |sum, item| sum.saturating_add(item.adds.time));
         if self.count_passed(&d.settings, session, passed) {
             d.attempts = 0;
         }
@@ -253,7 +254,7 @@ impl DiskBuffer {
 
     /// Downstream has taken a buffer.
     pub(super) fn accepted(&self, d: &mut Delivery) {
-        let (ended, level, from_disk, media) = {
+        let (ended, level, from_disk, unsent) = {
             let mut state = self.state();
             state.delivered = true;
             state.counters.last_delivered_at = crate::store::wall_clock();
@@ -264,9 +265,9 @@ impl DiskBuffer {
             if let Some(outage) = &ended {
                 state.counters.outage_time += outage.since.elapsed();
             }
-            (ended, state.level(), state.from_disk, state.passed.time)
+            (ended, state.level(), state.from_disk, state.level().since(state.sent.waiting()))
         };
-        d.not_before = Pace::next(&mut d.pace, Instant::now(), media, level.time, d.settings.catch_up_rate);
+        d.not_before = Pace::next(&mut d.pace, Instant::now(), d.media, unsent.time, d.settings.catch_up_rate);
         if let Some(outage) = ended {
             let time = outage.since.elapsed();
             gst::info!(
