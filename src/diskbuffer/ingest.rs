@@ -394,7 +394,7 @@ impl DiskBuffer {
                 }
                 None => None,
             };
-            if state.fault.is_some() && state.tail.unstored_bytes() > limit {
+            if state.fault.is_some() && !state.spooling && state.tail.unstored_bytes() > limit {
                 change_state(&session.stream, &state.tail.release_delivered());
             }
             let level = state.level();
