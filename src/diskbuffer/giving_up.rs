@@ -19,7 +19,7 @@ impl DiskBuffer {
     /// Thins the oldest GOPs to their keyframes until the rest fits. False when there is nothing to thin.
     pub(super) fn thin_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> bool {
         // What memory alone holds cannot be thinned.
-        if self.state().tail.has_unstored() && self.spool(session).is_err() {
+        if !self.spool_all(session) {
             return false;
         }
         for _ in 0..ATTEMPTS {
