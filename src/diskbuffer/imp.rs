@@ -32,6 +32,10 @@ const GRACE: Duration = Duration::from_millis(20);
 /// How long it may take after downstream was flushed.
 const FLUSH_GRACE: Duration = Duration::from_millis(400);
 
+/// How long whoever reads counters or tends the stream may take to let go of it, and how often that is looked at.
+const USERS_GRACE: Duration = Duration::from_millis(400);
+const USERS_POLL: Duration = Duration::from_millis(1);
+
 /// As those of `queue`.
 #[derive(Debug, Clone, Copy)]
 pub enum Signal {
@@ -272,6 +276,14 @@ impl DiskBuffer {
         }
     }
 
+    /// Waits until nobody else has the session: who starts the element again must not find its stream in use.
+    fn wait_for_users(session: &Arc<Session>) {
+        let deadline = Instant::now() + USERS_GRACE;
+        while Arc::strong_count(session) > 1 && Instant::now() < deadline {
+            std::thread::sleep(USERS_POLL);
+        }
+    }
+
     fn end_run(&self) {
         let Some(session) = self.session() else { return };
         // In order: what was stored before it is delivered before it.
@@ -489,7 +501,7 @@ impl ElementImpl for DiskBuffer {
             gst::StateChange::ReadyToNull => {
                 // Closes the store; out of the lock, for it writes.
                 let session = lock(&self.session).take();
-                drop(session);
+                session.inspect(Self::wait_for_users);
             }
             _ => {}
         }
