@@ -101,9 +101,9 @@ impl DiskBuffer {
     /// when the disk refuses: they are erased later then.
     pub(super) fn purge(&self, from: Sequence, to: Sequence) -> bool {
         let Some(session) = self.session() else { return false };
-        if self.state().tail.has_unstored() {
-            // What memory alone holds is forgotten by way of the disk, so that the accounts stay whole.
-            let _ = self.spool(&session);
+        // What memory alone holds is forgotten by way of the disk, so that the accounts stay whole.
+        if !self.spool_all(&session) && self.state().tail.holds_unstored(from, to) {
+            return false;
         }
         let mut at = from;
         let mut purged = Totals::default();
