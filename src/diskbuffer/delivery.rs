@@ -66,6 +66,8 @@ pub struct Delivery {
     /// Not before, for the sake of `catch-up-rate`.
     pub(super) not_before: Option<Instant>,
     pub(super) pace: Option<Pace>,
+    /// Media time that downstream has accepted, in ns, repeats included.
+    pub(super) media: u64,
     /// As of this round.
     pub(super) settings: Arc<Settings>,
 }
@@ -222,6 +224,9 @@ impl DiskBuffer {
                 d.idle = false;
                 return Step::Running;
             }
+            if std::mem::take(&mut state.rate_changed) {
+                (d.not_before, d.pace) = (None, None);
+            }
             if let Some(left) = d.not_before.and_then(|at| at.checked_duration_since(Instant::now())) {
                 state = self.item_add.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
                 continue;
@@ -322,7 +327,11 @@ impl DiskBuffer {
         };
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
         d.rewind(position);
-        self.state().taken_until = position;
+        {
+            let mut state = self.state();
+            state.taken_until = position;
+            state.sending_from = position;
+        }
         d.sticky.clear();
         d.domain = None;
         d.offset = None;

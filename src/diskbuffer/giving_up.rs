@@ -19,13 +19,15 @@ impl DiskBuffer {
     /// Thins the oldest GOPs to their keyframes until the rest fits. False when there is nothing to thin.
     pub(super) fn thin_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> bool {
         // What memory alone holds cannot be thinned.
-        if self.state().tail.has_unstored() && self.spool(session).is_err() {
+        if !self.spool_all(session) {
             return false;
         }
         for _ in 0..ATTEMPTS {
             let (from, end, totals) = {
                 let state = self.state();
-                (state.taken_until.max(state.cursor.position), state.end, state.cursor.totals)
+                // What was sent counts with the sums that it had then.
+                let from = state.taken_until.max(state.sent_until).max(state.cursor.position);
+                (from, state.end, state.cursor.totals)
             };
             if from == Sequence::MAX {
                 // The disk is being read; in a moment it is not.
@@ -99,9 +101,9 @@ impl DiskBuffer {
     /// when the disk refuses: they are erased later then.
     pub(super) fn purge(&self, from: Sequence, to: Sequence) -> bool {
         let Some(session) = self.session() else { return false };
-        if self.state().tail.has_unstored() {
-            // What memory alone holds is forgotten by way of the disk, so that the accounts stay whole.
-            let _ = self.spool(&session);
+        // What memory alone holds is forgotten by way of the disk, so that the accounts stay whole.
+        if !self.spool_all(&session) && self.state().tail.holds_unstored(from, to) {
+            return false;
         }
         let mut at = from;
         let mut purged = Totals::default();

@@ -32,6 +32,10 @@ const GRACE: Duration = Duration::from_millis(20);
 /// How long it may take after downstream was flushed.
 const FLUSH_GRACE: Duration = Duration::from_millis(400);
 
+/// How long whoever reads counters or tends the stream may take to let go of it, and how often that is looked at.
+const USERS_GRACE: Duration = Duration::from_millis(400);
+const USERS_POLL: Duration = Duration::from_millis(1);
+
 /// As those of `queue`.
 #[derive(Debug, Clone, Copy)]
 pub enum Signal {
@@ -216,6 +220,7 @@ impl DiskBuffer {
         state.explicit = settings.ack_mode == AckMode::Explicit;
         state.sent.clear();
         state.sent_until = 0;
+        state.sending_from = 0;
         state.taken_until = 0;
         state.acknowledged_until = 0;
         state.passed = Totals::default();
@@ -268,6 +273,14 @@ impl DiskBuffer {
         if self.wait_for_push(FLUSH_GRACE) {
             // Downstream may go on with somebody else's data.
             self.srcpad.push_event(gst::event::FlushStop::new(false));
+        }
+    }
+
+    /// Waits until nobody else has the session: who starts the element again must not find its stream in use.
+    fn wait_for_users(session: &Arc<Session>) {
+        let deadline = Instant::now() + USERS_GRACE;
+        while Arc::strong_count(session) > 1 && Instant::now() < deadline {
+            std::thread::sleep(USERS_POLL);
         }
     }
 
@@ -417,6 +430,10 @@ impl ObjectImpl for DiskBuffer {
         if let (Some(retention), Some(session)) = (retention, self.session()) {
             session.stream.set_retention(retention);
         }
+        if pspec.name() == "catch-up-rate" {
+            self.state().rate_changed = true;
+            self.item_add.notify_all();
+        }
         // A limit may have been raised.
         self.item_del.notify_all();
     }
@@ -489,7 +506,7 @@ impl ElementImpl for DiskBuffer {
             gst::StateChange::ReadyToNull => {
                 // Closes the store; out of the lock, for it writes.
                 let session = lock(&self.session).take();
-                drop(session);
+                session.inspect(Self::wait_for_users);
             }
             _ => {}
         }

@@ -401,7 +401,7 @@ impl DiskBuffer {
                 }
                 None => None,
             };
-            if state.fault.is_some() && state.tail.unstored_bytes() > limit {
+            if state.fault.is_some() && !state.spooling && state.tail.unstored_bytes() > limit {
                 change_state(&session.stream, &state.tail.release_delivered());
             }
             let level = state.level();
@@ -491,8 +491,11 @@ impl DiskBuffer {
                 // Near the floor there is no room for what would stay.
                 Leaky::Thin if reason != Full::Disk && self.thin_oldest(session, &settings, reason) => {}
                 Leaky::Downstream | Leaky::Thin => {
-                    if !self.drop_oldest(session, &settings, reason) && sync == Sync::None {
-                        return Ok(Room::Drop(reason));
+                    // With a disk that does not work nothing gets better by trying again.
+                    match self.drop_oldest(session, &settings, reason) {
+                        None => return Ok(Room::Drop(reason)),
+                        Some(false) if sync == Sync::None => return Ok(Room::Drop(reason)),
+                        Some(_) => {}
                     }
                 }
                 Leaky::No => {
@@ -515,12 +518,12 @@ impl DiskBuffer {
         }
     }
 
-    /// Drops the oldest GOPs until the rest fits. False when not even the newest keyframe can stay, or the disk cannot tell
-    /// where one begins.
-    fn drop_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> bool {
+    /// Drops the oldest GOPs until the rest fits. False when not even the newest keyframe can stay; `None` when the disk
+    /// cannot tell where one begins.
+    fn drop_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> Option<bool> {
         // What memory alone holds has no index.
-        if self.state().tail.has_unstored() && self.spool(session).is_err() {
-            return false;
+        if !self.spool_all(session) {
+            return None;
         }
         let (cursor, end) = {
             let state = self.state();
@@ -534,14 +537,14 @@ impl DiskBuffer {
             Err(err) => {
                 gst::warning!(CAT, imp = self, "The backlog cannot be read: {err}");
                 self.state().last_error = Some(err.to_string());
-                return false;
+                return None;
             }
         };
         let (dropped, rejected) = {
             let mut state = self.settled_state();
             // Delivery may have come further meanwhile.
             if to.sequence <= state.cursor.position {
-                return true;
+                return Some(true);
             }
             let dropped = state.drop_until(&session.stream, to, Cause::Dropped);
             session.stream.set_cursor(state.cursor);
@@ -552,7 +555,7 @@ impl DiskBuffer {
         if reason == Full::Disk {
             self.let_disk_settle(session);
         }
-        kept
+        Some(kept)
     }
 
     /// The space of what was dropped comes back within a moment; without it more would be dropped than is needed.

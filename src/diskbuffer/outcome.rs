@@ -108,6 +108,7 @@ impl DiskBuffer {
             }
             return;
         }
+        d.media = passed.iter().fold(d.media, |sum, item| sum.saturating_add(item.adds.time));
         if self.count_passed(&d.settings, session, passed) {
             d.attempts = 0;
         }
@@ -159,6 +160,7 @@ impl DiskBuffer {
             let mut cut = false;
             for item in passed {
                 state.sent_until = state.sent_until.max(item.next);
+                state.sending_from = state.sending_from.max(item.next);
                 if !state.explicit || item.next <= state.cursor.position {
                     cut |= acknowledge_one(&mut state, item);
                 } else if !state.sent.push(*item) {
@@ -238,6 +240,7 @@ impl DiskBuffer {
             state.pushing = None;
             state.dropped_in_flight = None;
             state.sent_until = state.sent_until.max(item.next);
+            state.sending_from = state.sending_from.max(item.next);
             if item.next > state.cursor.position {
                 let item = Passed { dropped: true, ..*item };
                 if state.explicit && !state.sent.is_empty() {
@@ -255,7 +258,7 @@ impl DiskBuffer {
 
     /// Downstream has taken a buffer.
     pub(super) fn accepted(&self, d: &mut Delivery) {
-        let (ended, level, from_disk, media) = {
+        let (ended, level, from_disk, unsent) = {
             let mut state = self.state();
             state.delivered = true;
             state.counters.last_delivered_at = crate::store::wall_clock();
@@ -266,9 +269,9 @@ impl DiskBuffer {
             if let Some(outage) = &ended {
                 state.counters.outage_time += outage.since.elapsed();
             }
-            (ended, state.level(), state.from_disk, state.passed.time)
+            (ended, state.level(), state.from_disk, state.level().since(state.sent.waiting()))
         };
-        d.not_before = Pace::next(&mut d.pace, Instant::now(), media, level.time, d.settings.catch_up_rate);
+        d.not_before = Pace::next(&mut d.pace, Instant::now(), d.media, unsent.time, d.settings.catch_up_rate);
         if let Some(outage) = ended {
             let time = outage.since.elapsed();
             gst::info!(

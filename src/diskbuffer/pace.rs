@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 /// Backlog in ns of media time below which the limit does not apply: the live stream arrives at its own pace.
 const LIVE: u64 = 500_000_000;
+/// The longest pause that can be asked for.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// Where the drain began, in real time and in media time.
 #[derive(Debug, Clone, Copy)]
@@ -20,7 +22,8 @@ impl Pace {
             return None;
         }
         let begun = pace.get_or_insert(Pace { since: now, media });
-        let due = begun.since + Duration::from_secs_f64(media.saturating_sub(begun.media) as f64 / 1e9 / rate);
+        let wanted = Duration::try_from_secs_f64(media.saturating_sub(begun.media) as f64 / 1e9 / rate);
+        let due = begun.since + wanted.map_or(LONGEST, |wanted| wanted.min(LONGEST));
         // A stall on the way must not be made up for by a burst.
         if now.saturating_duration_since(due) > Duration::from_secs(1) {
             *begun = Pace { since: now, media };

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 
 use super::outcome::Passed;
-use crate::store::{Sequence, Sync};
+use crate::store::{Sequence, Sync, Totals};
 
 /// Entries at which the older half is merged: some megabytes.
 const MOST: usize = 32_768;
@@ -14,11 +14,24 @@ const MOST: usize = 32_768;
 #[derive(Debug, Default)]
 pub struct Sent {
     entries: VecDeque<Passed>,
+    /// What they add to the sums.
+    waiting: Totals,
 }
 
 impl Sent {
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// What was sent and waits.
+    pub fn waiting(&self) -> Totals {
+        self.waiting
+    }
+
+    fn pop(&mut self) -> Option<Passed> {
+        let first = self.entries.pop_front()?;
+        self.waiting = self.waiting.since(first.adds);
+        Some(first)
     }
 
     /// After the last record that was sent.
@@ -32,6 +45,7 @@ impl Sent {
             return false;
         }
         self.entries.push_back(passed);
+        self.waiting = self.waiting.plus(passed.adds);
         if self.entries.len() >= MOST {
             self.merge();
         }
@@ -65,7 +79,7 @@ impl Sent {
         while let Some(first) = self.entries.front()
             && (first.next <= position.saturating_add(1) || (first.is_silent() && !done.is_empty()))
         {
-            done.extend(self.entries.pop_front());
+            done.extend(self.pop());
         }
         done
     }
@@ -74,7 +88,7 @@ impl Sent {
     pub fn leading_silent(&mut self) -> Vec<Passed> {
         let mut done = Vec::new();
         while self.entries.front().is_some_and(Passed::is_silent) {
-            done.extend(self.entries.pop_front());
+            done.extend(self.pop());
         }
         done
     }
@@ -82,17 +96,19 @@ impl Sent {
     /// Forgets what lies before `position`.
     pub fn drop_until(&mut self, position: Sequence) {
         while self.entries.front().is_some_and(|first| first.at < position) {
-            self.entries.pop_front();
+            self.pop();
         }
     }
 
     /// Forgets what begins within `range`: it is gone.
     pub fn forget(&mut self, range: &std::ops::Range<Sequence>) {
         self.entries.retain(|entry| !range.contains(&entry.at));
+        self.waiting = self.entries.iter().fold(Totals::default(), |sum, entry| sum.plus(entry.adds));
     }
 
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.waiting = Totals::default();
     }
 }
 
@@ -100,7 +116,6 @@ impl Sent {
 mod tests {
     use super::*;
     use crate::media::buffer::Facts;
-    use crate::store::Totals;
 
     fn passed(at: Sequence, sync: Sync) -> Passed {
         Passed {
@@ -131,6 +146,7 @@ mod tests {
         assert_eq!(sent.acknowledge(2).iter().map(|p| p.at).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(sent.acknowledge(9).iter().map(|p| p.at).collect::<Vec<_>>(), [4, 5]);
         assert!(sent.is_empty());
+        assert_eq!(sent.waiting(), Totals::default());
     }
 
     #[test]

@@ -20,6 +20,8 @@ const BATCH_BYTES: u64 = 1 << 20;
 const BATCH_RECORDS: usize = 256;
 /// How soon a disk that refuses is asked again.
 pub(super) const RETRY: Duration = Duration::from_millis(250);
+/// Somebody else may be at it each time.
+const ATTEMPTS: u32 = 3;
 /// How long a batch that is being stored is waited for.
 const PATIENCE: Duration = Duration::from_millis(400);
 
@@ -58,6 +60,24 @@ impl DiskBuffer {
             self.tell_storage(change);
         }
         result
+    }
+
+    /// Has what memory alone holds stored, also what somebody else is at; false when the disk does not take it now.
+    pub(super) fn spool_all(&self, session: &Session) -> bool {
+        for _ in 0..ATTEMPTS {
+            {
+                let state = self.settled_state();
+                if state.spooling || !state.tail.has_unstored() {
+                    // A disk that hangs is not waited for again.
+                    return !state.spooling;
+                }
+            }
+            if self.spool(session).is_err() {
+                return false;
+            }
+        }
+        let state = self.state();
+        !state.spooling && !state.tail.has_unstored()
     }
 
     fn next_batch(state: &State) -> Option<Batch> {

@@ -92,6 +92,8 @@ pub struct State {
     pub taken_until: Sequence,
     /// Everything before it was sent in this run.
     pub sent_until: Sequence,
+    /// Everything before it was sent since delivery last began.
+    pub sending_from: Sequence,
     /// Everything before it is acknowledged, or will be once it is sent.
     pub acknowledged_until: Sequence,
     /// Sums of what was delivered in this run, stored or not.
@@ -128,6 +130,8 @@ pub struct State {
     pub fault: Option<String>,
     /// Dropped while being pushed: counts as delivered if the push succeeds.
     pub dropped_in_flight: Option<InFlight>,
+    /// `catch-up-rate` was set: what is waited for by the old one is over.
+    pub rate_changed: bool,
     /// Tell downstream of a gap at the next buffer.
     pub gap: bool,
     /// Flushes that the sink pad's thread has not taken note of, and how many of them reset running time.
@@ -156,6 +160,7 @@ impl Default for State {
             sent: Sent::default(),
             taken_until: 0,
             sent_until: 0,
+            sending_from: 0,
             acknowledged_until: 0,
             passed: Totals::default(),
             spooling: false,
@@ -175,6 +180,7 @@ impl Default for State {
             outage: None,
             fault: None,
             dropped_in_flight: None,
+            rate_changed: false,
             gap: false,
             flushes: (0, 0),
             stopping: false,
@@ -248,7 +254,7 @@ impl State {
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
         self.oldest_captured_at = None;
         // What was sent and only waits for its acknowledgement leaves no gap.
-        if to.sequence > self.sent_until {
+        if to.sequence > self.sending_from {
             self.gap = true;
             self.generation += 1;
         }

@@ -118,6 +118,12 @@ impl Tail {
         self.stored < self.items.len()
     }
 
+    /// Whether some of `from` to `to`, both included, is nowhere else.
+    pub fn holds_unstored(&self, from: Sequence, to: Sequence) -> bool {
+        let last = self.items.back().map(|item| item.sequence);
+        self.first_unstored().is_some_and(|first| first <= to) && last.is_some_and(|last| last >= from)
+    }
+
     pub fn unstored_bytes(&self) -> u64 {
         self.unstored_bytes
     }

@@ -2,6 +2,7 @@
 
 mod acknowledge;
 mod alone;
+mod attack;
 mod common;
 mod errors;
 mod fidelity;
