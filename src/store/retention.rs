@@ -121,12 +121,25 @@ impl Log {
             *sweeps -= 1;
             if self.remove_dead_files()? {
                 *sweeps = SWEEPS;
+            } else if *sweeps == 0 && self.has_files_under_way() {
+                *sweeps = 1;
             }
         }
         self.advance(sweeps)?;
         self.space.refresh();
         self.space.restore_ballast();
         Ok(())
+    }
+
+    /// The database is writing files, or is about to: what is in them may be dead already.
+    fn has_files_under_way(&self) -> bool {
+        const JOBS: [&CStr; 4] = [
+            c"rocksdb.mem-table-flush-pending",
+            c"rocksdb.num-running-flushes",
+            c"rocksdb.compaction-pending",
+            c"rocksdb.num-running-compactions",
+        ];
+        self.db().is_ok_and(|db| JOBS.iter().any(|job| matches!(db.property_int_value(*job), Ok(Some(1..)))))
     }
 
     fn advance(&self, sweeps: &mut u32) -> Result<(), StoreError> {
