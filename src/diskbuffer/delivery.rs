@@ -30,6 +30,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub struct Delivery {
     pub(super) generation: u64,
     pub(super) position: Sequence,
+    /// After the last record since delivery began.
+    pub(super) expected: Option<Sequence>,
+    /// Records are missing before the next one.
+    pub(super) missing: bool,
     /// Taken and not delivered yet: it comes first.
     pub(super) held: Option<Item>,
     /// Read ahead.
@@ -78,6 +82,13 @@ impl Delivery {
         self.position = position;
         self.held = None;
         self.chunk.clear();
+        self.expected = None;
+        self.missing = false;
+    }
+
+    /// Whether `sequence` follows what went before.
+    pub(super) fn follows(&self, sequence: Sequence) -> bool {
+        self.expected.is_none_or(|expected| expected == sequence)
     }
 
     /// What is being delivered lies before `sequence`.

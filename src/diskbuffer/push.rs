@@ -52,9 +52,13 @@ fn passed(item: &Item) -> Passed {
 impl DiskBuffer {
     pub(super) fn deliver_item(&self, d: &mut Delivery, session: &Session, mut item: Item) {
         let mut accepted = false;
+        d.missing |= !d.follows(item.sequence);
+        d.expected = Some(item.sequence + 1);
         match std::mem::replace(&mut item.content, Content::Nothing) {
             Content::Nothing => {}
             Content::Domain(domain) => {
+                // Numbers were left out between two runs.
+                d.missing = false;
                 self.end_refusal(d);
                 self.enter_domain(d, domain);
             }
@@ -72,6 +76,11 @@ impl DiskBuffer {
                 }
             }
             Content::Buffer { buffer, facts } => {
+                if std::mem::take(&mut d.missing) {
+                    // Thinned, purged or damaged.
+                    d.start = Start::Discont;
+                    d.gap = true;
+                }
                 let first = Pending::new(&item, buffer, facts);
                 return if d.refused_caps.is_some() {
                     self.leave_out(d, session, &first);
@@ -174,11 +183,16 @@ impl DiskBuffer {
                     continue;
                 }
             };
+            let follows = d.follows(item.sequence);
             match std::mem::replace(&mut item.content, Content::Nothing) {
-                Content::Buffer { buffer, facts } if facts.list_remaining == remaining => {
+                Content::Buffer { buffer, facts } if follows && facts.list_remaining == remaining => {
+                    d.expected = Some(item.sequence + 1);
                     return Some(Pending::new(&item, buffer, facts));
                 }
-                Content::Sets(sets) => d.sets = sets,
+                Content::Sets(sets) if follows => {
+                    d.expected = Some(item.sequence + 1);
+                    d.sets = sets;
+                }
                 content => {
                     d.held = Some(Item { content, ..item });
                     return None;
