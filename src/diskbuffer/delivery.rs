@@ -86,6 +86,14 @@ impl Delivery {
         self.missing = false;
     }
 
+    /// Forgets what was read ahead, nothing else.
+    fn read_again(&mut self) {
+        let held = self.held.take().map(|item| item.sequence);
+        let first = held.or(self.chunk.front().map(|record| record.sequence));
+        self.position = first.unwrap_or(self.position);
+        self.chunk.clear();
+    }
+
     /// Whether `sequence` follows what went before.
     pub(super) fn follows(&self, sequence: Sequence) -> bool {
         self.expected.is_none_or(|expected| expected == sequence)
@@ -204,6 +212,9 @@ impl DiskBuffer {
                 d.generation = state.generation;
                 d.retry_at = None;
                 return Step::Begin { flush: false };
+            }
+            if std::mem::take(&mut state.read_again) {
+                d.read_again();
             }
             if d.is_empty() && d.position >= state.end.sequence {
                 state.from_disk = false;

@@ -150,9 +150,8 @@ impl DiskBuffer {
         }
         state.tail.forget_stored_until(range.end);
         state.sent.forget(&range);
-        // What was read ahead is not to be sent.
-        state.gap = true;
-        state.generation += 1;
+        // What was read ahead is not to be sent; what was sent is not to be sent again.
+        state.read_again = true;
         session.stream.set_cursor(state.cursor);
         Some(done)
     }

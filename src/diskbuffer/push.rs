@@ -13,6 +13,7 @@ use super::output::running_time;
 use super::tail::{Content, Item};
 use crate::media::buffer::{self, Facts};
 use crate::media::event::{self, Decoded};
+use crate::store::domains::same_run;
 use crate::store::{Body, Record, Sequence, Totals};
 
 /// Caps that downstream has refused, and what was left out because of them.
@@ -57,8 +58,8 @@ impl DiskBuffer {
         match std::mem::replace(&mut item.content, Content::Nothing) {
             Content::Nothing => {}
             Content::Domain(domain) => {
-                // Numbers were left out between two runs.
-                d.missing = false;
+                // Between two runs numbers are left out.
+                d.missing &= d.domain.is_some_and(|before| same_run(before, domain));
                 self.end_refusal(d);
                 self.enter_domain(d, domain);
             }

@@ -180,6 +180,33 @@ fn a_purge_within_a_gop_shows() {
     }
 }
 
+/// Nothing has failed: what was sent is not sent again.
+#[test]
+fn a_purge_repeats_nothing() {
+    for mode in ["push", "explicit"] {
+        let temp = tempfile::tempdir().unwrap();
+        let rig = Rig::new(temp.path(), &[("ack-mode", mode), ("add-position-meta", "true")]);
+        rig.start_stream("s", &h264_caps());
+        push_frames(&rig, 0..15);
+        rig.sink.wait_buffers(15);
+        rig.sink.hold_after(0);
+        push_frames(&rig, 15..40);
+        let last = rig.sink.positions()[14];
+        assert!(rig.element.emit_by_name::<bool>("purge", &[&(last + 6), &(last + 15)]));
+        rig.sink.release();
+        rig.sink.wait("the last", |arrived| arrived.buffers.last().map(number) == Some(39));
+        assert_eq!(numbers(&rig), (0..20).chain(30..40).collect::<Vec<_>>(), "{mode}");
+        assert_decodable(&rig, 0);
+        until("all is counted", || {
+            let last = *rig.sink.positions().last().unwrap();
+            acknowledge(&rig, last);
+            rig.stat("pending") == 0
+        });
+        rig.check_accounts();
+        assert_eq!((rig.stat("purged"), rig.stat("lost")), (10, 0), "{mode}");
+    }
+}
+
 /// As a monitor does that reads the counters while somebody else restarts the element.
 #[test]
 fn readers_of_the_counters_do_not_keep_the_store() {
