@@ -30,6 +30,10 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub struct Delivery {
     pub(super) generation: u64,
     pub(super) position: Sequence,
+    /// After the last record since delivery began.
+    pub(super) expected: Option<Sequence>,
+    /// Records are missing before the next one.
+    pub(super) missing: bool,
     /// Taken and not delivered yet: it comes first.
     pub(super) held: Option<Item>,
     /// Read ahead.
@@ -78,6 +82,21 @@ impl Delivery {
         self.position = position;
         self.held = None;
         self.chunk.clear();
+        self.expected = None;
+        self.missing = false;
+    }
+
+    /// Forgets what was read ahead, nothing else.
+    fn read_again(&mut self) {
+        let held = self.held.take().map(|item| item.sequence);
+        let first = held.or(self.chunk.front().map(|record| record.sequence));
+        self.position = first.unwrap_or(self.position);
+        self.chunk.clear();
+    }
+
+    /// Whether `sequence` follows what went before.
+    pub(super) fn follows(&self, sequence: Sequence) -> bool {
+        self.expected.is_none_or(|expected| expected == sequence)
     }
 
     /// What is being delivered lies before `sequence`.
@@ -202,6 +221,9 @@ impl DiskBuffer {
                 d.generation = state.generation;
                 d.retry_at = None;
                 return Step::Begin { flush: false };
+            }
+            if std::mem::take(&mut state.read_again) {
+                d.read_again();
             }
             if d.is_empty() && d.position >= state.end.sequence {
                 state.from_disk = false;

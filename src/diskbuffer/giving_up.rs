@@ -72,6 +72,7 @@ impl DiskBuffer {
 
     /// Gives up what is older than `max_age`.
     pub(super) fn expire(&self, session: &Session, max_age: Duration) {
+        let cuts = session.stream.cuts();
         let to = match session.stream.expired_until(max_age) {
             Ok(Some(to)) => to,
             Ok(None) => return,
@@ -80,6 +81,10 @@ impl DiskBuffer {
         };
         let (from, expired) = {
             let mut state = self.settled_state();
+            if session.stream.cuts() != cuts {
+                // The sums have changed: in the next round.
+                return;
+            }
             let from = state.cursor.position;
             let expired = if to.sequence > from {
                 state.drop_until(&session.stream, to, Cause::Expired).0
@@ -145,9 +150,8 @@ impl DiskBuffer {
         }
         state.tail.forget_stored_until(range.end);
         state.sent.forget(&range);
-        // What was read ahead is not to be sent.
-        state.gap = true;
-        state.generation += 1;
+        // What was read ahead is not to be sent; what was sent is not to be sent again.
+        state.read_again = true;
         session.stream.set_cursor(state.cursor);
         Some(done)
     }

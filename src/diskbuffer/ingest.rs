@@ -525,9 +525,9 @@ impl DiskBuffer {
         if !self.spool_all(session) {
             return None;
         }
-        let (cursor, end) = {
+        let (cursor, end, cuts) = {
             let state = self.state();
-            (state.cursor, state.end)
+            (state.cursor, state.end, session.stream.cuts())
         };
         // For the disk's sake one step at a time: it says by itself when it has enough.
         let next = session.stream.first_sync(cursor.position, |totals| State::fits_from(settings, end.totals, totals));
@@ -543,7 +543,7 @@ impl DiskBuffer {
         let (dropped, rejected) = {
             let mut state = self.settled_state();
             // Delivery may have come further meanwhile.
-            if to.sequence <= state.cursor.position {
+            if to.sequence <= state.cursor.position || session.stream.cuts() != cuts {
                 return Some(true);
             }
             let dropped = state.drop_until(&session.stream, to, Cause::Dropped);

@@ -13,6 +13,7 @@ use super::output::running_time;
 use super::tail::{Content, Item};
 use crate::media::buffer::{self, Facts};
 use crate::media::event::{self, Decoded};
+use crate::store::domains::same_run;
 use crate::store::{Body, Record, Sequence, Totals};
 
 /// Caps that downstream has refused, and what was left out because of them.
@@ -53,9 +54,13 @@ fn passed(item: &Item) -> Passed {
 impl DiskBuffer {
     pub(super) fn deliver_item(&self, d: &mut Delivery, session: &Session, mut item: Item) {
         let mut accepted = false;
+        d.missing |= !d.follows(item.sequence);
+        d.expected = Some(item.sequence + 1);
         match std::mem::replace(&mut item.content, Content::Nothing) {
             Content::Nothing => {}
             Content::Domain(domain) => {
+                // Between two runs numbers are left out.
+                d.missing &= d.domain.is_some_and(|before| same_run(before, domain));
                 self.end_refusal(d);
                 self.enter_domain(d, domain);
             }
@@ -73,6 +78,11 @@ impl DiskBuffer {
                 }
             }
             Content::Buffer { buffer, facts } => {
+                if std::mem::take(&mut d.missing) {
+                    // Thinned, purged or damaged.
+                    d.start = Start::Discont;
+                    d.gap = true;
+                }
                 let first = Pending::new(&item, buffer, facts);
                 return if d.refused_caps.is_some() {
                     self.leave_out(d, session, &first);
@@ -175,11 +185,16 @@ impl DiskBuffer {
                     continue;
                 }
             };
+            let follows = d.follows(item.sequence);
             match std::mem::replace(&mut item.content, Content::Nothing) {
-                Content::Buffer { buffer, facts } if facts.list_remaining == remaining => {
+                Content::Buffer { buffer, facts } if follows && facts.list_remaining == remaining => {
+                    d.expected = Some(item.sequence + 1);
                     return Some(Pending::new(&item, buffer, facts));
                 }
-                Content::Sets(sets) => d.sets = sets,
+                Content::Sets(sets) if follows => {
+                    d.expected = Some(item.sequence + 1);
+                    d.sets = sets;
+                }
                 content => {
                     d.held = Some(Item { content, ..item });
                     return None;

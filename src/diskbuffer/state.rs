@@ -113,6 +113,8 @@ pub struct State {
     pub explicit: bool,
     /// Raised when delivery has to begin again at the cursor.
     pub generation: u64,
+    /// What was read ahead does not hold any more.
+    pub read_again: bool,
     /// Where this run of the element began: an end of stream before it belongs to an earlier run.
     pub began: Sequence,
     /// Caps of what comes in now.
@@ -171,6 +173,7 @@ impl Default for State {
             drain_eta: 0,
             explicit: false,
             generation: 0,
+            read_again: false,
             began: 0,
             caps: None,
             live_eos: None,

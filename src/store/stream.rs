@@ -421,6 +421,11 @@ impl Stream {
         Mark { sequence: writer.given, totals: writer.end.totals }
     }
 
+    /// How many stretches were thinned or purged: sums that were read before another was may not hold any more.
+    pub fn cuts(&self) -> u64 {
+        self.stream.holes_and_cuts().1
+    }
+
     /// Has `tender` called from now on, until this handle is dropped.
     pub fn set_tender(&self, tender: Arc<dyn Tender>) {
         *lock(&self.stream.tended) = Tended { tender: Some(tender), due: Some(Instant::now()) };
