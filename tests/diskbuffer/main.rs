@@ -3,6 +3,7 @@
 mod acknowledge;
 mod alone;
 mod common;
+mod damaged;
 mod errors;
 mod fidelity;
 mod flush;
