@@ -7,6 +7,7 @@ mod damaged;
 mod errors;
 mod fidelity;
 mod flush;
+mod full_disk;
 mod giving_up;
 mod kills;
 mod limits;
