@@ -76,7 +76,7 @@ struct Copies {
     values: Vec<(Lane, Sequence, Vec<u8>)>,
     bytes: u64,
     kept: Totals,
-    indexed: Option<(u64, u64)>,
+    indexed: Option<(u64, Totals)>,
 }
 
 impl Copies {
@@ -93,9 +93,14 @@ impl Copies {
         if let Body::Buffer(header) = &body
             && header.sync != Sync::None
         {
-            let (time, bytes) = (record.arrival.time, self.kept.bytes);
-            if self.indexed.is_none_or(|(t, b)| time >= t + INDEX_INTERVAL || bytes >= b + INDEX_BYTES) {
-                self.indexed = Some((time, bytes));
+            let (time, kept) = (record.arrival.time, self.kept);
+            let due = self.indexed.is_none_or(|(t, totals)| {
+                time >= t + INDEX_INTERVAL
+                    || kept.time >= totals.time + INDEX_INTERVAL
+                    || kept.bytes >= totals.bytes + INDEX_BYTES
+            });
+            if due {
+                self.indexed = Some((time, kept));
                 let entry = IndexEntry {
                     totals: self.kept,
                     sync: header.sync,

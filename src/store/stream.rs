@@ -123,7 +123,7 @@ struct Writer {
     state_unwritten: bool,
     encoder: Encoder,
     /// Boot time and bytes at the last index entry.
-    indexed: Option<(u64, u64)>,
+    indexed: Option<(u64, Totals)>,
 }
 
 #[derive(Default)]
@@ -642,11 +642,14 @@ impl Stream {
                 && header.sync != Sync::None
             {
                 let now = arrival.time;
-                let due = writer
-                    .indexed
-                    .is_none_or(|(time, bytes)| now >= time + INDEX_INTERVAL || at.totals.bytes >= bytes + INDEX_BYTES);
+                // What comes faster than it plays is dropped by its own time.
+                let due = writer.indexed.is_none_or(|(time, totals)| {
+                    now >= time + INDEX_INTERVAL
+                        || at.totals.time >= totals.time + INDEX_INTERVAL
+                        || at.totals.bytes >= totals.bytes + INDEX_BYTES
+                });
                 if due {
-                    writer.indexed = Some((now, at.totals.bytes));
+                    writer.indexed = Some((now, at.totals));
                     let entry = IndexEntry {
                         totals: at.totals,
                         sync: header.sync,

@@ -63,6 +63,9 @@ fn child() {
         "minute" => sink.hold_after(number as usize),
         // A hundred frames, of run `number`.
         "run" | "flow" => sink.hold_after(0),
+        // A hundred frames into a sink that takes them at once, or all together.
+        "drained" if number == 0 => {}
+        "drained" => sink.hold_after(0),
         other => panic!("{other}"),
     }
     let rig = Rig::with_sink(Path::new(&location), &[], sink);
@@ -78,6 +81,13 @@ fn child() {
                 // The cursor is saved within 100 ms.
                 std::thread::sleep(Duration::from_millis(300));
             }
+        }
+        "drained" => {
+            rig.start_stream("drained", &h264_caps());
+            (0..110).for_each(|i| rig.push(frame(i, GOP, 4000)));
+            rig.sink.release();
+            rig.sink.wait_buffers(110);
+            std::thread::sleep(Duration::from_secs(1));
         }
         // Large frames of run `number` without end; tells of each that was accepted.
         "flow" => {
@@ -272,6 +282,24 @@ fn kills_at_any_time_lose_nothing_that_was_accepted() {
     assert_eq!(rest, [0u64; 0]);
     rig.check_accounts();
     assert_eq!(rig.stat("lost"), 0);
+}
+
+#[test]
+fn a_kill_a_second_after_all_was_delivered_brings_nothing_again() {
+    for way in 0..2 {
+        let temp = tempfile::tempdir().unwrap();
+        Victim::run(&format!("drained {way}"), temp.path()).kill();
+        let rig = Rig::new(temp.path(), &[("max-memory-bytes", "0")]);
+        rig.start_stream("next", &h264_caps());
+        (0..30).for_each(|i| rig.push(frame(i, GOP, 1000)));
+        rig.eos();
+        rig.sink.wait_eos();
+        let seen: Vec<_> = rig.sink.buffers().iter().map(|seen| (number(seen), seen.data.len() > 3000)).collect();
+        assert_eq!(seen, (0..30).map(|i| (i, false)).collect::<Vec<_>>());
+        until("all is counted", || rig.stat("pending") == 0);
+        rig.check_accounts();
+        assert_eq!((rig.stat("replayed"), rig.stat("lost"), rig.stat("delivered")), (0, 0, 140));
+    }
 }
 
 /// Lets this process write no file any more, as a disk that refuses.
