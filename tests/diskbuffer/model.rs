@@ -83,8 +83,12 @@ fn setup() -> impl Strategy<Value = Setup> {
         1 => (3u32..30).prop_map(Leaky::Thin),
     ];
     let memory = prop_oneof![Just(0u64), Just(500), Just(1 << 20)];
-    (leaky, memory, any::<bool>(), any::<bool>())
-        .prop_map(|(leaky, memory, spill, explicit)| Setup { leaky, memory, spill, explicit })
+    (leaky, memory, any::<bool>(), any::<bool>()).prop_map(|(leaky, memory, spill, explicit)| Setup {
+        leaky,
+        memory,
+        spill,
+        explicit,
+    })
 }
 
 fn op() -> impl Strategy<Value = Op> {
