@@ -377,7 +377,9 @@ impl DiskBuffer {
             match content {
                 Content::Domain(domain) => self.enter_domain(d, domain),
                 Content::Sets(sets) => d.sets = sets,
-                Content::Event(event) => self.remember(d, event),
+                // An end of stream is sent at its place only.
+                Content::Event(event) if event.type_() != gst::EventType::Eos => self.remember(d, event),
+                Content::Event(_) => {}
                 Content::Buffer { .. } | Content::Nothing => {}
             }
         }

@@ -144,14 +144,20 @@ impl DiskBuffer {
         let mut cursor = state.cursor;
         let done = session.stream.commit(plan, &mut cursor)?;
         state.cursor = cursor;
-        if state.pushing.is_some() && state.taken_until > range.start {
+        // After an outage what downstream has taken is not counted yet.
+        let uncounted = state.outage.is_some();
+        if (state.pushing.is_some() || uncounted) && state.taken_until > range.start {
             let from = range.start.max(state.cursor.position);
             state.dropped_in_flight = Some(InFlight { from, stored: range.end, to: range.end, cause: Cause::Purged });
         }
         state.tail.forget_stored_until(range.end);
         state.sent.forget(&range);
         // What was read ahead is not to be sent; what was sent is not to be sent again.
-        state.read_again = true;
+        if uncounted {
+            state.generation += 1;
+        } else {
+            state.read_again = true;
+        }
         session.stream.set_cursor(state.cursor);
         Some(done)
     }

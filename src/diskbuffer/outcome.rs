@@ -163,6 +163,8 @@ impl DiskBuffer {
                 state.sending_from = state.sending_from.max(item.next);
                 if !state.explicit || item.next <= state.cursor.position {
                     cut |= acknowledge_one(&mut state, item);
+                } else if state.dropped_in_flight.is_some_and(|range| (range.from..range.to).contains(&item.at)) {
+                    // Purged on its way: nobody has to acknowledge it.
                 } else if !state.sent.push(*item) {
                     state.counters.replayed.add(item.adds);
                 }

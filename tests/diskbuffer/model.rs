@@ -512,6 +512,22 @@ fn a_flush_while_dropping_at_the_entrance_ends_at_a_keyframe() {
     run(Setup { leaky: Leaky::Upstream(3), memory: 0, spill: false, explicit: false }, &ops);
 }
 
+/// The end lies in memory alone when delivery begins behind it.
+#[test]
+fn a_rewind_after_an_end_of_stream_goes_on() {
+    let setup = Setup { leaky: Leaky::No, memory: 500, spill: true, explicit: false };
+    let ops = [
+        Op::Push { count: 25, gop: 8, phase: 2 },
+        Op::Push { count: 16, gop: 5, phase: 0 },
+        Op::Eos,
+        Op::Flush { reset: false },
+        Op::Settle,
+        Op::Rewind,
+        Op::Push { count: 16, gop: 1, phase: 6 },
+    ];
+    (0..5).for_each(|_| run(setup, &ops));
+}
+
 /// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of eight threads.
 mod soak {
     #[test]
