@@ -20,7 +20,7 @@ use super::state::State;
 use super::tail::{Content, Item};
 use crate::media::event::{self, Decoded};
 use crate::media::nal::ParameterSets;
-use crate::store::{Body, Domain, Record, Sequence, Slot, StoreError, Sync};
+use crate::store::{Body, Domain, Record, Sequence, Slot, StateMap, StoreError, Sync};
 
 /// What is read from the disk at a time.
 const CHUNK_RECORDS: usize = 256;
@@ -149,6 +149,16 @@ enum Step {
     Running,
     /// Downstream has accepted for long enough.
     Trust,
+}
+
+/// Where delivery begins.
+struct Beginning {
+    position: Sequence,
+    /// Of the log.
+    end: Sequence,
+    sticky: StateMap,
+    /// What memory alone holds before the position.
+    unstored: Vec<Content>,
 }
 
 /// Where the next record is.
@@ -285,6 +295,7 @@ impl DiskBuffer {
             Err(_) => d.position,
         };
         self.state().taken_until = taken;
+        self.item_del.notify_all();
         match read {
             Ok(chunk) => {
                 if let (Some(first), Some(last)) = (chunk.damaged.first(), chunk.damaged.last()) {
@@ -307,6 +318,33 @@ impl DiskBuffer {
         }
     }
 
+    /// Where to go on, and the state in force there; `None` when that has changed while the disk was read.
+    fn find_beginning(&self, d: &Delivery, session: &Session) -> Result<Option<Beginning>, StoreError> {
+        let (cursor, end) = {
+            let state = self.state();
+            (state.cursor, state.end.sequence)
+        };
+        let position = if cursor.position >= end {
+            end
+        } else if d.settings.replay_overlap == 0 && self.decodable_at(session, cursor.position) {
+            cursor.position
+        } else {
+            cursor.resume
+        };
+        // What memory alone holds is not part of the log's account.
+        let (first_unstored, unstored) = {
+            let state = self.state();
+            let before = state.tail.unstored().take_while(|item| item.sequence < position);
+            (state.tail.first_unstored(), before.map(|item| item.content.clone()).collect())
+        };
+        let known = first_unstored.map_or(position, |first| first.min(position));
+        let sticky = session.stream.state_at(known)?;
+        let state = self.state();
+        let same = (state.cursor.position, state.cursor.resume) == (cursor.position, cursor.resume)
+            && (state.tail.first_unstored() == first_unstored || first_unstored.is_none());
+        Ok(same.then_some(Beginning { position, end, sticky, unstored }))
+    }
+
     /// Sets delivery to where it has to go on, with the state in force there.
     fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
         d.probation = None;
@@ -316,37 +354,30 @@ impl DiskBuffer {
             self.srcpad.push_event(gst::event::FlushStop::new(false));
             self.end_pushing();
         }
-        let (cursor, end, began, gap, outage) = {
+        let (began, gap, outage) = {
             let mut state = self.state();
-            let gap = std::mem::take(&mut state.gap);
-            (state.cursor, state.end.sequence, state.began, gap, state.outage.is_some())
+            (state.began, std::mem::take(&mut state.gap), state.outage.is_some())
         };
         if outage {
             d.probation = Some(Probation::default());
         }
-        let position = if cursor.position >= end {
-            end
-        } else if d.settings.replay_overlap == 0 && self.decodable_at(session, cursor.position) {
-            cursor.position
-        } else {
-            cursor.resume
-        };
-        // What memory alone holds is not part of the log's account.
-        let (known, unstored) = {
-            let state = self.state();
-            let known = state.tail.first_unstored().map_or(position, |first| first.min(position));
-            let before = state.tail.unstored().take_while(|item| item.sequence < position);
-            (known, before.map(|item| item.content.clone()).collect::<Vec<_>>())
-        };
-        let sticky = match session.stream.state_at(known) {
-            // Nothing is owed of earlier runs, so what they left in force is none of ours.
-            Ok(_) if position == began => Default::default(),
-            Ok(state) => state,
-            Err(err) => {
-                self.cannot_read(&err);
-                return self.retry_later(d);
+        let found = loop {
+            match self.find_beginning(d, session) {
+                Ok(Some(found)) => break found,
+                // Acknowledged, dropped or stored meanwhile.
+                Ok(None) => {}
+                Err(err) => {
+                    d.gap |= gap;
+                    self.cannot_read(&err);
+                    return self.retry_later(d);
+                }
             }
         };
+        let Beginning { position, end, mut sticky, unstored } = found;
+        if position == began {
+            // Nothing is owed of earlier runs, so what they left in force is none of ours.
+            sticky.clear();
+        }
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
         d.rewind(position);
         {

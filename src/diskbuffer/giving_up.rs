@@ -3,6 +3,7 @@
 //! What is on its way to downstream is never thinned. It may be dropped, expired or purged; if downstream takes it all the
 //! same it counts as delivered.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use gst::subclass::prelude::*;
@@ -13,7 +14,9 @@ use super::state::{Full, InFlight, State};
 use crate::store::{Cause, Count, GivenUp, Plan, Sequence, Totals};
 
 /// Delivery may come into what was to be thinned.
-const ATTEMPTS: u32 = 3;
+const ATTEMPTS: u32 = 5;
+/// How long a read of the disk is waited for.
+const READ_PATIENCE: Duration = Duration::from_millis(50);
 
 impl DiskBuffer {
     /// Thins the oldest GOPs to their keyframes until the rest fits. False when there is nothing to thin.
@@ -31,7 +34,9 @@ impl DiskBuffer {
             };
             if from == Sequence::MAX {
                 // The disk is being read; in a moment it is not.
-                std::thread::yield_now();
+                let reading = |state: &mut State| state.taken_until == Sequence::MAX && state.flow.is_ok();
+                let waited = self.item_del.wait_timeout_while(self.state(), READ_PATIENCE, reading);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
                 continue;
             }
             let enough = |gone: Totals| State::fits_from(settings, end.totals, totals.plus(gone));

@@ -112,6 +112,8 @@ struct WorkState {
     finished: u64,
     /// The last round came to its end.
     succeeded: bool,
+    /// The thread that tends the log.
+    thread: Option<std::thread::ThreadId>,
 }
 
 impl Work {
@@ -127,9 +129,19 @@ impl Work {
         self.changed.notify_all();
     }
 
+    /// Called by a tender, in the thread that tends the log.
+    pub fn is_own_thread(&self) -> bool {
+        lock(&self.state).thread == Some(std::thread::current().id())
+    }
+
     /// Has a whole round done now; false when it fails or takes longer than `patience`.
     pub fn run_now(&self, patience: Duration) -> bool {
         let mut state = lock(&self.state);
+        if state.thread == Some(std::thread::current().id()) {
+            // Called by a tender: this round has to end first.
+            state.pending = true;
+            return false;
+        }
         state.pending = true;
         state.urgent = true;
         let wanted = state.begun + 1;
@@ -145,6 +157,7 @@ impl Work {
     /// stop. After `again` it looks in even without being called.
     pub fn wait(&self, delay: Duration, again: Option<Duration>) -> bool {
         let start = Instant::now();
+        lock(&self.state).thread = Some(std::thread::current().id());
         let idle = |state: &mut WorkState| !state.pending && !state.stop;
         let state = lock(&self.state);
         let state = match again {

@@ -66,7 +66,7 @@ pub use durability::Durability;
 pub use error::StoreError;
 pub use giving_up::{GivenUp, Plan};
 pub use log::StoreOptions;
-pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
+pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, StateMap, Sync, Totals};
 pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use stream::{Mark, NewRecord, Stream, Tender};
