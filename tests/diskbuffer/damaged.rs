@@ -20,7 +20,8 @@ fn build(path: &Path, to: &Path) {
     let rig = Rig::with_sink(path, &PROPERTIES, sink);
     rig.start_stream("s", &h264_caps());
     (0..FRAMES).for_each(|i| rig.push(frame(i, GOP, SIZE)));
-    let list = || files(path).into_iter().map(|file| (fs::metadata(&file).map_or(0, |m| m.len()), file)).collect::<Vec<_>>();
+    let list =
+        || files(path).into_iter().map(|file| (fs::metadata(&file).map_or(0, |m| m.len()), file)).collect::<Vec<_>>();
     // What is being written to files is there when nothing changes for a while.
     let mut before = list();
     until("the files rest", || {

@@ -90,7 +90,8 @@ fn fill(location: &Path, durability: &str) {
     let store = location.join(durability);
     let sink = Sink::default();
     sink.hold_after(0);
-    let properties = [("durability", durability), ("leaky", "upstream"), ("min-free-bytes", "1"), ("max-memory-bytes", "2000000")];
+    let properties =
+        [("durability", durability), ("leaky", "upstream"), ("min-free-bytes", "1"), ("max-memory-bytes", "2000000")];
     let mut pusher = Pusher { rig: Rig::with_sink(&store, &properties, sink.clone()), next: 0 };
     pusher.rig.start_stream("s", &h264_caps());
 
@@ -109,7 +110,10 @@ fn fill(location: &Path, durability: &str) {
     while file.write_all(&[1; 1 << 16]).is_ok() {}
     drop(file);
     let status = pusher.push_until_full("by somebody else");
-    println!("{durability}: full by somebody else: {status}, {:?}", pusher.rig.element.property::<gst::Structure>("stats").get::<String>("last-error"));
+    println!(
+        "{durability}: full by somebody else: {status}, {:?}",
+        pusher.rig.element.property::<gst::Structure>("stats").get::<String>("last-error")
+    );
     (0..30).for_each(|_| pusher.push());
     pusher.rig.check_accounts();
     std::fs::remove_file(&other).unwrap();
@@ -133,7 +137,9 @@ fn fill(location: &Path, durability: &str) {
         assert!(seen.data.ends_with(&expected.data) && seen.pts == expected.pts, "{} has changed", number(seen));
     }
     let told: u64 = std::iter::from_fn(|| rig.bus.pop())
-        .filter_map(|message| message.structure().filter(|s| s.name() == "diskbuffer-dropped")?.get::<u64>("buffers").ok())
+        .filter_map(|message| {
+            message.structure().filter(|s| s.name() == "diskbuffer-dropped")?.get::<u64>("buffers").ok()
+        })
         .sum();
     let counts = ["received", "rejected", "dropped", "lost"].map(|name| rig.stat(name));
     println!("{durability}: received, rejected, dropped, lost: {counts:?}");
