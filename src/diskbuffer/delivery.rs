@@ -25,6 +25,9 @@ use crate::store::{Body, Domain, Record, Sequence, Slot, StateMap, StoreError, S
 /// What is read from the disk at a time.
 const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
+/// How far apart the numbers of a process that was killed and of the next are at least.
+const NEXT_RUN: Sequence = 1 << 32;
+
 /// What the task knows; it alone touches it.
 #[derive(Default)]
 pub struct Delivery {
@@ -97,6 +100,16 @@ impl Delivery {
     /// Whether `sequence` follows what went before.
     pub(super) fn follows(&self, sequence: Sequence) -> bool {
         self.expected.is_none_or(|expected| expected == sequence)
+    }
+
+    /// There is nothing up to `position`: it was thinned, purged or damaged, or another run begins there, whose numbers are
+    /// far away.
+    fn skip_to(&mut self, position: Sequence) {
+        if (1..NEXT_RUN).contains(&position.saturating_sub(self.position)) {
+            self.start = Start::Discont;
+            self.gap = true;
+        }
+        self.position = position;
     }
 
     /// What is being delivered lies before `sequence`.
@@ -308,7 +321,7 @@ impl DiskBuffer {
                 // What memory holds may be nowhere else.
                 d.chunk = chunk.records.into_iter().filter(|record| record.sequence < until).collect();
                 if d.chunk.is_empty() {
-                    d.position = chunk.next.unwrap_or(until).min(until);
+                    d.skip_to(chunk.next.unwrap_or(until).min(until));
                 }
             }
             Err(err) => {
@@ -453,6 +466,7 @@ pub(super) fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
         return Fetched::Memory(item);
     }
     if let Some(record) = d.chunk.pop_front() {
+        d.skip_to(record.sequence);
         d.position = record.sequence + 1;
         if let Body::Buffer(header) = &record.body
             && record.sequence >= state.cursor.position

@@ -132,9 +132,12 @@ impl DiskBuffer {
                 d.skip_before = None;
             }
         }
-        if d.start == Start::Discont {
-            d.start = Start::Continuing;
+        let resumes = std::mem::take(&mut d.start) == Start::Discont;
+        if resumes {
             self.send_gap(d, &buffer);
+        }
+        // What was dropped at the entrance, or was missing there, is missing here too.
+        if resumes || buffer.flags().contains(gst::BufferFlags::DISCONT) {
             if facts.sync == Sync::Open {
                 d.skip_before = buffer.pts();
             }

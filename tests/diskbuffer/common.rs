@@ -104,6 +104,7 @@ impl Sink {
     /// Holds the streaming thread at the buffer after the next `passes` ones.
     pub fn hold_after(&self, passes: usize) {
         self.gate.0.lock().unwrap().passes = Some(passes);
+        self.gate.1.notify_all();
     }
 
     pub fn release(&self) {

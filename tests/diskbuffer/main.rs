@@ -14,6 +14,7 @@ mod kills;
 mod limits;
 mod model;
 mod outage;
+mod overflow;
 mod places;
 mod queue;
 mod restart;
