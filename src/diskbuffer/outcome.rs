@@ -98,10 +98,18 @@ impl DiskBuffer {
         if let Some(probation) = &mut d.probation {
             probation.passed.extend_from_slice(passed);
             let since = probation.since.filter(|since| accepted && since.elapsed() >= PROBATION);
-            if accepted && probation.since.is_none() {
+            let first = accepted && probation.since.is_none();
+            if first {
                 probation.since = Some(Instant::now());
             }
-            self.state().pushing = None;
+            {
+                let mut state = self.state();
+                state.pushing = None;
+                let level = state.level();
+                if let Some(outage) = state.outage.as_mut().filter(|_| first) {
+                    outage.waited = level;
+                }
+            }
             self.item_del.notify_all();
             if since.is_some() {
                 self.trust(d, session);
@@ -279,10 +287,11 @@ impl DiskBuffer {
             gst::info!(
                 CAT,
                 imp = self,
-                "Downstream takes data again after {:.1} s; backlog {} buffers, {} bytes",
+                "Downstream takes data again after {:.1} s; {} buffers, {} bytes waited, {} buffers are left",
                 time.as_secs_f64(),
-                level.buffers,
-                level.bytes
+                outage.waited.buffers.max(level.buffers),
+                outage.waited.bytes.max(level.bytes),
+                level.buffers
             );
             self.tell("diskbuffer-resumed", |b| b.field("outage-time", time.as_nanos() as u64));
         }
@@ -335,7 +344,7 @@ impl DiskBuffer {
             let first = answer == Answer::Wait && state.outage.is_none();
             if first {
                 state.counters.outages += 1;
-                state.outage = Some(Outage { since: Instant::now() });
+                state.outage = Some(Outage { since: Instant::now(), waited: Totals::default() });
             }
             (answer, first)
         };
@@ -373,7 +382,7 @@ impl DiskBuffer {
                 let buffers = |probation: Probation| probation.passed.iter().filter(|p| p.facts.is_some()).count();
                 let taken = probation.map_or(0, buffers);
                 if first {
-                    gst::warning!(CAT, imp = self, "Downstream refuses data ({flow}); it is kept and tried again");
+                    gst::warning!(CAT, imp = self, "Downstream refuses data ({flow:?}); it is kept and tried again");
                     self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
                 } else if taken == 0 && d.attempt == Attempt::Plain {
                     d.attempt = Attempt::Flushing;

@@ -42,6 +42,8 @@ impl Full {
 #[derive(Debug, Clone)]
 pub struct Outage {
     pub since: Instant,
+    /// What waited when downstream took something again.
+    pub waited: Totals,
 }
 
 /// What is counted beside the ledger.

@@ -49,6 +49,8 @@ pub fn database_options(memtable: u64) -> Options {
     // A damaged record in the middle of the log must not pass for its end.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     options.set_max_open_files(64);
+    // Backlogs are read from end to end: let the kernel read ahead.
+    options.set_advise_random_on_open(false);
     options.set_skip_stats_update_on_db_open(true);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
