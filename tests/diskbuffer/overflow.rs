@@ -123,7 +123,8 @@ impl Film {
             let mut unit = sample.buffer_owned().unwrap();
             let number = units.len() as u64;
             let buffer = unit.make_mut();
-            (buffer.set_offset(number), buffer.set_offset_end(number + 1));
+            buffer.set_offset(number);
+            buffer.set_offset_end(number + 1);
             buffer.unset_flags(gst::BufferFlags::DISCONT);
             units.push(unit);
         }
