@@ -60,6 +60,8 @@ pub struct Delivery {
     /// Where the last buffer ends, as a timestamp.
     pub(super) last_end: Option<gst::ClockTime>,
     pub(super) gap: bool,
+    /// The last that went out was a GAP.
+    pub(super) after_gap: bool,
     idle: bool,
     /// The pipeline's running time.
     pub(super) run: Option<Arc<Domain>>,

@@ -136,8 +136,9 @@ impl DiskBuffer {
         if resumes {
             self.send_gap(d, &buffer);
         }
-        // What was dropped at the entrance, or was missing there, is missing here too.
-        if resumes || buffer.flags().contains(gst::BufferFlags::DISCONT) {
+        // What was dropped at the entrance is missing here too.
+        let after_gap = std::mem::take(&mut d.after_gap) && buffer.flags().contains(gst::BufferFlags::DISCONT);
+        if resumes || after_gap {
             if facts.sync == Sync::Open {
                 d.skip_before = buffer.pts();
             }

@@ -123,6 +123,7 @@ impl DiskBuffer {
             gst::EventView::Gap(e) => running_time(d.segment.as_ref(), Some(e.timestamp())),
             _ => None,
         };
+        d.after_gap = event.type_() == gst::EventType::Gap;
         self.send_sticky(d, session, first);
         let eos = event.type_() == gst::EventType::Eos;
         gst::debug!(CAT, imp = self, "Pushing {event:?}");

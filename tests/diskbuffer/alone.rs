@@ -7,11 +7,16 @@ use gst::prelude::*;
 
 use crate::common::*;
 
+/// A number that the kernel tells of this process.
+fn status(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// Resident memory of this process.
 fn rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    status("VmRSS") * 1024
 }
 
 #[test]
@@ -59,4 +64,69 @@ fn a_gigabyte_of_backlog_costs_no_memory_and_leaves_the_disk() {
     assert_eq!((rig.stat("delivered"), next.load(Ordering::SeqCst)), (COUNT, COUNT));
     assert!(!broken.load(Ordering::SeqCst), "out of order");
     rig.check_accounts();
+}
+
+#[test]
+#[ignore = "counts the threads and the memory of the whole process"]
+fn sixty_four_elements_on_one_store_stay_within_their_threads_and_memory() {
+    const ELEMENTS: usize = 64;
+    const SIZE: usize = 20_000;
+    const GOP: u64 = 25;
+    const BUDGET: u64 = 64 << 20;
+    init();
+    let temp = tempfile::tempdir().unwrap();
+    let (threads, memory) = (status("Threads"), rss());
+    let rigs: Vec<_> = (0..ELEMENTS)
+        .map(|number| {
+            let (name, budget) = (format!("camera {number}"), BUDGET.to_string());
+            let rig = Rig::new(temp.path(), &[("stream-name", &name), ("process-memory-bytes", &budget)]);
+            // What the sink of the tests keeps is not the element's: it takes notes only.
+            let arrived = rig.sink.arrived.clone();
+            rig.sinkpad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                arrived.0.lock().unwrap().buffers.iter_mut().for_each(|seen| seen.data = Vec::new());
+                gst::PadProbeReturn::Ok
+            });
+            rig.start_stream(&name, &h264_caps());
+            rig
+        })
+        .collect();
+    let push = |range: std::ops::Range<u64>| {
+        for number in range {
+            rigs.iter().for_each(|rig| rig.push(frame(number, GOP, SIZE)));
+        }
+    };
+    let measure = |when: &str| {
+        let held: u64 = rigs.iter().map(|rig| rig.stat("memory-bytes")).sum();
+        let (threads, memory) = (status("Threads") - threads, rss().saturating_sub(memory));
+        println!(
+            "{when}: {threads} threads, RSS {memory} more, {held} in the tails, disk {}",
+            rigs[0].stat("disk-bytes")
+        );
+        // A task for each, and the store's own.
+        assert!(threads <= ELEMENTS as u64 + 12, "{threads} threads");
+        assert!(held <= BUDGET, "{held} bytes in memory");
+        assert!(memory <= 2 * BUDGET, "{memory} bytes of memory");
+        rigs.iter().for_each(Rig::check_accounts);
+    };
+    push(0..50);
+    rigs.iter().for_each(|rig| rig.sink.wait_buffers(50));
+    measure("all flowing");
+    rigs.iter().for_each(|rig| rig.sink.hold_after(0));
+    push(50..250);
+    measure("all held");
+    for rig in &rigs {
+        rig.sink.release();
+        rig.eos();
+    }
+    rigs.iter().for_each(|rig| rig.sink.wait_eos());
+    measure("all drained");
+    for rig in &rigs {
+        let numbers: Vec<_> = rig.sink.buffers().iter().map(number).collect();
+        assert!(numbers.iter().copied().eq(0..250), "{numbers:?}");
+        until("all is counted", || rig.stat("pending") == 0);
+        assert_eq!((rig.stat("delivered"), rig.stat("lost"), rig.stat("dropped")), (250, 0, 0));
+    }
+    rigs.iter().for_each(Rig::stop);
+    drop(rigs);
+    until("the threads are gone", || status("Threads") <= threads + 4);
 }
