@@ -71,7 +71,9 @@ impl Check {
         if next && number.is_multiple_of(MARKED) && marked != Some(number) {
             return Some(format!("{number} has {marked:?} before it instead of its event"));
         }
-        let resumed = (previous.is_none() || flushed) && number.is_multiple_of(GOP);
+        // A sink that refused one is tried again without a flush first.
+        let anew = previous.is_none() || flushed || seen.flags.contains(gst::BufferFlags::DISCONT);
+        let resumed = anew && number.is_multiple_of(GOP);
         (!next && !next_run && !resumed).then(|| format!("{number} follows {previous:?}"))
     }
 }
