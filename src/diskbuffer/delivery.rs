@@ -25,8 +25,6 @@ use crate::store::{Body, Domain, Record, Sequence, Slot, StateMap, StoreError, S
 /// What is read from the disk at a time.
 const CHUNK_RECORDS: usize = 256;
 const CHUNK_BYTES: usize = 1 << 20;
-/// How far apart the numbers of a process that was killed and of the next are at least.
-const NEXT_RUN: Sequence = 1 << 32;
 
 /// What the task knows; it alone touches it.
 #[derive(Default)]
@@ -102,16 +100,6 @@ impl Delivery {
     /// Whether `sequence` follows what went before.
     pub(super) fn follows(&self, sequence: Sequence) -> bool {
         self.expected.is_none_or(|expected| expected == sequence)
-    }
-
-    /// There is nothing up to `position`: it was thinned, purged or damaged, or another run begins there, whose numbers are
-    /// far away.
-    fn skip_to(&mut self, position: Sequence) {
-        if (1..NEXT_RUN).contains(&position.saturating_sub(self.position)) {
-            self.start = Start::Discont;
-            self.gap = true;
-        }
-        self.position = position;
     }
 
     /// What is being delivered lies before `sequence`.
@@ -231,6 +219,7 @@ impl DiskBuffer {
                 state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
+            state.skip();
             if let Some(retry_at) = d.retry_at {
                 let now = Instant::now();
                 if now < retry_at {
@@ -270,6 +259,10 @@ impl DiskBuffer {
             if d.idle {
                 d.idle = false;
                 return Step::Running;
+            }
+            if d.position < state.cursor.resume {
+                // What is being sent again was acknowledged meanwhile, and what it said of the state may be gone.
+                return Step::Begin { flush: false };
             }
             if std::mem::take(&mut state.rate_changed) {
                 (d.not_before, d.pace) = (None, None);
@@ -323,7 +316,7 @@ impl DiskBuffer {
                 // What memory holds may be nowhere else.
                 d.chunk = chunk.records.into_iter().filter(|record| record.sequence < until).collect();
                 if d.chunk.is_empty() {
-                    d.skip_to(chunk.next.unwrap_or(until).min(until));
+                    d.position = chunk.next.unwrap_or(until).min(until);
                 }
             }
             Err(err) => {
@@ -395,6 +388,8 @@ impl DiskBuffer {
         }
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
         d.rewind(position);
+        // What is not there any more leaves a gap here too.
+        d.expected = Some(position);
         {
             let mut state = self.state();
             state.taken_until = position;
@@ -468,7 +463,6 @@ pub(super) fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
         return Fetched::Memory(item);
     }
     if let Some(record) = d.chunk.pop_front() {
-        d.skip_to(record.sequence);
         d.position = record.sequence + 1;
         if let Body::Buffer(header) = &record.body
             && record.sequence >= state.cursor.position

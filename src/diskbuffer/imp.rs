@@ -233,7 +233,7 @@ impl DiskBuffer {
         state.live_eos = None;
         state.pushing = None;
         state.dropped_in_flight = None;
-        state.gap = false;
+        (state.gap, state.skip_to) = (false, None);
         state.flushes = (0, 0);
         state.generation += 1;
         if state.cursor.position >= state.end.sequence {

@@ -92,7 +92,8 @@ impl Ingest {
 
     /// What was dropped at the entrance and not told yet: the reason, and how much.
     pub fn take_dropped(&mut self) -> Option<(&'static str, Totals)> {
-        self.dropped.take().map(|dropped| (dropped.reason.reason(), dropped.totals))
+        let dropped = self.dropped.take().filter(|dropped| dropped.totals.buffers > 0)?;
+        Some((dropped.reason.reason(), dropped.totals))
     }
 
     pub fn flushes(&self) -> u64 {
@@ -307,6 +308,9 @@ impl DiskBuffer {
         dropped: &Dropped,
         until: Option<gst::ClockTime>,
     ) {
+        if dropped.totals.buffers == 0 {
+            return;
+        }
         let at = self.state().end.sequence;
         self.tell_dropped(dropped.reason.reason(), at, at, dropped.totals);
         let time_format = ingest.segment.as_ref().is_some_and(|s| s.format() == gst::Format::Time);
@@ -599,7 +603,7 @@ impl DiskBuffer {
                 let (dropped, rejected) = state.drop_until(&session.stream, end, Cause::Dropped);
                 (from, end.sequence, with(dropped, rejected))
             });
-            state.gap = false;
+            (state.gap, state.skip_to) = (false, None);
             state.generation += 1;
             state.live_eos = None;
             if state.activity != super::state::Activity::Stopped && !state.closing {
@@ -644,6 +648,8 @@ impl DiskBuffer {
         self.begin_domain(&session, &settings, ingest);
         if let Some(dropped) = ingest.dropped.take_if(|_| event.type_() == gst::EventType::Eos) {
             self.announce_gap(&session, &settings, ingest, &dropped, None);
+            // Should anything follow, it begins at a keyframe.
+            ingest.dropped = Some(Dropped { from: None, totals: Totals::default(), ..dropped });
         }
         let coded = event::encode(&event);
         self.commit_coded(&session, &settings, &coded, Content::Event(event));
@@ -660,7 +666,8 @@ impl DiskBuffer {
             state.flow = Ok(gst::FlowSuccess::Ok);
             let (from, end) = (state.cursor.position, state.end);
             let (dropped, rejected) = state.drop_until(&session.stream, end, Cause::Dropped);
-            state.gap = false;
+            (state.gap, state.skip_to) = (false, None);
+            state.generation += 1;
             session.stream.set_cursor(state.cursor);
             (from, end.sequence, with(dropped, rejected))
         };

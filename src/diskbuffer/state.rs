@@ -113,6 +113,8 @@ pub struct State {
     pub drain_eta: u64,
     /// Downstream's OK is no acknowledgement.
     pub explicit: bool,
+    /// Everything before it was given up: delivery begins anew there, unless it has come that far.
+    pub skip_to: Option<Sequence>,
     /// Raised when delivery has to begin again at the cursor.
     pub generation: u64,
     /// What was read ahead does not hold any more.
@@ -174,6 +176,7 @@ impl Default for State {
             oldest_captured_at: None,
             drain_eta: 0,
             explicit: false,
+            skip_to: None,
             generation: 0,
             read_again: false,
             began: 0,
@@ -259,11 +262,16 @@ impl State {
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
         self.oldest_captured_at = None;
         // What was sent and only waits for its acknowledgement leaves no gap.
-        if to.sequence > self.sending_from {
+        self.skip_to = self.skip_to.max(Some(to.sequence));
+        (dropped, rejected)
+    }
+
+    /// Takes note of what was given up, once the push that was under way has ended.
+    pub fn skip(&mut self) {
+        if self.skip_to.take().is_some_and(|to| to > self.sending_from) {
             self.gap = true;
             self.generation += 1;
         }
-        (dropped, rejected)
     }
 
     /// Counts what memory alone had and gave up; changes of state stay in force.

@@ -219,8 +219,21 @@ impl Stream {
     pub fn plan_purge(&self, range: Range<Sequence>) -> Result<Option<Plan>, StoreError> {
         let (log, stream) = self.parts();
         let (_, cuts) = stream.holes_and_cuts();
-        let from = range.start.max(stream.cursor().log_start).max(1);
+        let mut from = range.start.max(stream.cursor().log_start).max(1);
         let mut to = range.end.min(stream.written_mark().sequence);
+        // Changes of state stay anyway, and one at the beginning would take the place of the copies' snapshot.
+        'lead: while from < to {
+            let before = from;
+            for record in log.read(stream, from, CHUNK_RECORDS, CHUNK_BYTES)?.records {
+                if record.sequence != from || !matches!(record.body, Body::State { .. } | Body::Snapshot(_)) {
+                    break 'lead;
+                }
+                from += 1;
+            }
+            if from == before {
+                break;
+            }
+        }
         if from >= to {
             return Ok(None);
         }
