@@ -54,7 +54,14 @@ pub fn read_all(stream: &Stream, from: Sequence) -> Vec<Record> {
     let mut records = Vec::new();
     let mut at = from;
     loop {
-        let chunk = stream.read(at, 7, 100_000).unwrap();
+        let chunk = match stream.read(at, 7, 100_000) {
+            // It is being opened again.
+            Err(StoreError::Away { .. }) => {
+                std::thread::sleep(Duration::from_millis(5));
+                continue;
+            }
+            read => read.unwrap(),
+        };
         assert_eq!(chunk.damaged, Vec::<Sequence>::new());
         match chunk.next {
             Some(next) => at = next,
