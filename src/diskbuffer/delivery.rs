@@ -464,11 +464,6 @@ pub(super) fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
     }
     if let Some(record) = d.chunk.pop_front() {
         d.position = record.sequence + 1;
-        if let Body::Buffer(header) = &record.body
-            && record.sequence >= state.cursor.position
-        {
-            state.oldest_captured_at.get_or_insert(header.captured_at);
-        }
         return Fetched::ReadAhead(record);
     }
     match state.tail.take(d.position) {
@@ -476,7 +471,6 @@ pub(super) fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
             state.from_disk = false;
             d.position = item.sequence + 1;
             state.taken_until = d.position;
-            note_oldest(state, &item.content, item.sequence);
             Fetched::Memory(item)
         }
         None => {
@@ -484,13 +478,5 @@ pub(super) fn fetch(d: &mut Delivery, state: &mut State) -> Fetched {
             // Not what is being written just now: the state does not know it yet.
             Fetched::Disk { until: state.tail.first().unwrap_or(Sequence::MAX).min(state.end.sequence) }
         }
-    }
-}
-
-fn note_oldest(state: &mut State, content: &Content, sequence: Sequence) {
-    if let Content::Buffer { facts, .. } = content
-        && sequence >= state.cursor.position
-    {
-        state.oldest_captured_at.get_or_insert(facts.captured_at);
     }
 }

@@ -224,7 +224,6 @@ impl DiskBuffer {
         state.taken_until = 0;
         state.acknowledged_until = 0;
         state.passed = Totals::default();
-        state.oldest_captured_at = None;
         state.caps = None;
         state.began = state.end.sequence;
         state.delivered = false;

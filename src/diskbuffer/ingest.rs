@@ -4,15 +4,16 @@
 //! are never returned upstream, except where GStreamer wants it (not linked or not negotiated before anything was delivered,
 //! end of stream). It blocks only when full with `leaky=no`, and every wait ends with a flush or a state change.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::giving_up::with;
-use super::imp::{CAT, DiskBuffer, Session, Signal};
-use super::settings::{FlushMode, Leaky, Persist, Settings};
+use super::imp::{CAT, DiskBuffer, Session};
+use super::room::Room;
+use super::settings::{FlushMode, Persist, Settings};
 use super::state::{Full, State, change_state};
 use super::tail::{Content, Item, memory_limit};
 use crate::media::buffer::{self, Facts};
@@ -27,13 +28,9 @@ const MAX_STEP: i64 = 10_000_000_000;
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a push that FLUSH_START has ended may take to return.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(2);
-/// How often a full disk is looked at again.
-const DISK_POLL: Duration = Duration::from_millis(500);
 /// Dropping at the entrance waits so long for a keyframe.
 const DROP_TIME: Duration = Duration::from_secs(30);
 const DROP_BYTES: u64 = 64 << 20;
-/// How long the space of dropped data may take to come back.
-const SETTLE: Duration = Duration::from_millis(200);
 
 /// What only the streaming thread of the sink pad knows.
 #[derive(Default)]
@@ -54,25 +51,19 @@ pub struct Ingest {
     reported: Option<Instant>,
 }
 
-struct Dropped {
+pub(super) struct Dropped {
     since: Instant,
     /// PTS at which the dropped range begins.
     from: Option<gst::ClockTime>,
     totals: Totals,
-    reason: Full,
+    pub(super) reason: Full,
 }
 
 impl Dropped {
     /// No keyframe comes: better the rest than nothing for ever.
-    fn is_enough(&self) -> bool {
+    pub(super) fn is_enough(&self) -> bool {
         self.totals.bytes >= DROP_BYTES || self.since.elapsed() >= DROP_TIME
     }
-}
-
-/// Room for a buffer, or none.
-enum Room {
-    Store,
-    Drop(Full),
 }
 
 impl Ingest {
@@ -455,119 +446,6 @@ impl DiskBuffer {
                 self.tell("diskbuffer-storage", |b| b.field("state", "fault").field("reason", reason.as_str()));
             }
         }
-    }
-
-    /// Waits for room or makes it, as `leaky` says.
-    fn make_room(
-        &self,
-        session: &Session,
-        settings: &Arc<Settings>,
-        dropping: Option<&Dropped>,
-        sync: Sync,
-    ) -> Result<Room, gst::FlowError> {
-        let mut told = false;
-        // Limits may change while waiting.
-        let mut settings = settings.clone();
-        loop {
-            let store = session.stream.store();
-            let reason = {
-                let state = self.state();
-                state.flow?;
-                state.full(&settings, store.is_low())
-            };
-            let Some(reason) = reason else {
-                // Once dropping has begun it goes on to the next keyframe.
-                return Ok(match dropping {
-                    Some(dropped) if sync == Sync::None && !dropped.is_enough() => Room::Drop(dropped.reason),
-                    _ => Room::Store,
-                });
-            };
-            if !std::mem::replace(&mut told, true) {
-                gst::debug!(CAT, imp = self, "Full: {} reached", reason.reason());
-                self.emit(Signal::Overrun);
-                settings = self.settings();
-                continue;
-            }
-            match settings.leaky {
-                Leaky::Upstream => return Ok(Room::Drop(reason)),
-                // What is not on the disk cannot be traded for space there.
-                Leaky::Downstream | Leaky::Thin if reason == Full::Memory => return Ok(Room::Drop(reason)),
-                // Near the floor there is no room for what would stay.
-                Leaky::Thin if reason != Full::Disk && self.thin_oldest(session, &settings, reason) => {}
-                Leaky::Downstream | Leaky::Thin => {
-                    // With a disk that does not work nothing gets better by trying again.
-                    match self.drop_oldest(session, &settings, reason) {
-                        None => return Ok(Room::Drop(reason)),
-                        Some(false) if sync == Sync::None => return Ok(Room::Drop(reason)),
-                        Some(_) => {}
-                    }
-                }
-                Leaky::No => {
-                    let state = self.state();
-                    state.flow?;
-                    if state.full(&settings, store.is_low()).is_some() {
-                        // Nobody tells when other users of the disk make room.
-                        let (guard, _) =
-                            self.item_del.wait_timeout(state, DISK_POLL).unwrap_or_else(PoisonError::into_inner);
-                        drop(guard);
-                        match reason {
-                            Full::Disk => store.refresh_space(),
-                            Full::Memory if session.stream.probe() => _ = self.spool(session),
-                            _ => {}
-                        }
-                    }
-                    settings = self.settings();
-                }
-            }
-        }
-    }
-
-    /// Drops the oldest GOPs until the rest fits. False when not even the newest keyframe can stay; `None` when the disk
-    /// cannot tell where one begins.
-    fn drop_oldest(&self, session: &Session, settings: &Settings, reason: Full) -> Option<bool> {
-        // What memory alone holds has no index.
-        if !self.spool_all(session) {
-            return None;
-        }
-        let (cursor, end, cuts) = {
-            let state = self.state();
-            (state.cursor, state.end, session.stream.cuts())
-        };
-        // For the disk's sake one step at a time: it says by itself when it has enough.
-        let next = session.stream.first_sync(cursor.position, |totals| State::fits_from(settings, end.totals, totals));
-        let (to, kept) = match next {
-            Ok(Some(mark)) => (mark, true),
-            Ok(None) => (end, false),
-            Err(err) => {
-                gst::warning!(CAT, imp = self, "The backlog cannot be read: {err}");
-                self.state().last_error = Some(err.to_string());
-                return None;
-            }
-        };
-        let (dropped, rejected) = {
-            let mut state = self.settled_state();
-            // Delivery may have come further meanwhile.
-            if to.sequence <= state.cursor.position || session.stream.cuts() != cuts {
-                return Some(true);
-            }
-            let dropped = state.drop_until(&session.stream, to, Cause::Dropped);
-            session.stream.set_cursor(state.cursor);
-            dropped
-        };
-        self.item_add.notify_one();
-        self.tell_dropped(reason.reason(), cursor.position, to.sequence - 1, with(dropped, rejected));
-        if reason == Full::Disk {
-            self.let_disk_settle(session);
-        }
-        Some(kept)
-    }
-
-    /// The space of what was dropped comes back within a moment; without it more would be dropped than is needed.
-    fn let_disk_settle(&self, session: &Session) {
-        let state = self.state();
-        let flushing = |state: &mut State| state.flow.is_ok();
-        drop(self.item_del.wait_timeout_while(state, SETTLE, flushing).unwrap_or_else(PoisonError::into_inner));
-        session.stream.store().refresh_space();
     }
 
     pub(super) fn sink_event(&self, pad: &gst::Pad, event: gst::Event) -> bool {

@@ -94,6 +94,7 @@ mod properties;
 mod push;
 mod queries;
 mod resume;
+mod room;
 mod sent;
 mod settings;
 mod spool;

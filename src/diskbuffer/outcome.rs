@@ -259,7 +259,6 @@ impl DiskBuffer {
                 } else {
                     acknowledge_one(&mut state, &item);
                 }
-                state.oldest_captured_at = None;
                 self.cursor_moved(&mut state, session);
             }
         }
@@ -272,9 +271,6 @@ impl DiskBuffer {
             let mut state = self.state();
             state.delivered = true;
             state.counters.last_delivered_at = crate::store::wall_clock();
-            if !state.explicit {
-                state.oldest_captured_at = None;
-            }
             let ended = state.outage.take();
             if let Some(outage) = &ended {
                 state.counters.outage_time += outage.since.elapsed();

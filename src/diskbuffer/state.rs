@@ -107,8 +107,6 @@ pub struct State {
     pub watermark: Watermark,
     /// Steps of the clock that were told.
     pub clock_steps: u64,
-    /// Capture time of the oldest undelivered buffer, ns since 1970.
-    pub oldest_captured_at: Option<i64>,
     /// ns until the backlog is delivered at the present speed; 0 when nothing is being caught up with.
     pub drain_eta: u64,
     /// Downstream's OK is no acknowledgement.
@@ -173,7 +171,6 @@ impl Default for State {
             spool_at: None,
             watermark: Watermark::default(),
             clock_steps: 0,
-            oldest_captured_at: None,
             drain_eta: 0,
             explicit: false,
             skip_to: None,
@@ -260,7 +257,6 @@ impl State {
         self.sent.drop_until(to.sequence);
         let dropped = self.cursor.skip(to, cause);
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
-        self.oldest_captured_at = None;
         // What was sent and only waits for its acknowledgement leaves no gap.
         self.skip_to = self.skip_to.max(Some(to.sequence));
         (dropped, rejected)

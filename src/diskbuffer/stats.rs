@@ -26,7 +26,12 @@ impl DiskBuffer {
         let latency = session.as_ref().map_or(0.0, |s| s.stream.store().commit_latency_p99().as_nanos() as f64);
         let now = Instant::now();
         let stall = Duration::from_nanos(self.settings().stall_timeout);
+        // By elapsed time, whatever the clock did; a disk that cannot be read does not tell.
+        let stored_for = session.as_ref().and_then(|s| s.stream.oldest_pending_age().ok().flatten());
         let state = self.state();
+        let held_for = state.tail.waiting_since().map(|since| since.elapsed());
+        let age =
+            stored_for.filter(|_| state.pending().buffers > 0).max(held_for).map_or(0, |age| age.as_nanos() as u64);
         let ledger = state.cursor.ledger;
         let total = |totals: Totals| Count { buffers: totals.buffers, bytes: totals.bytes };
         let ratio = match state.counters.received.buffers {
@@ -42,7 +47,7 @@ impl DiskBuffer {
             .field("acknowledged-position", state.cursor.position.saturating_sub(1))
             .field("outages", state.counters.outages)
             .field("outage-time", outage_time.as_nanos() as u64)
-            .field("oldest-pending-age", oldest_pending_age(&state))
+            .field("oldest-pending-age", age)
             .field("drain-eta", state.drain_eta)
             .field("last-received-at", state.counters.last_received_at)
             .field("last-delivered-at", state.counters.last_delivered_at)
@@ -182,12 +187,4 @@ impl DiskBuffer {
 fn status_nick(state: &State, now: Instant, stall: Duration) -> String {
     glib::EnumValue::from_value(&state.status(now, stall).to_value())
         .map_or(String::new(), |(_, value)| value.nick().to_owned())
-}
-
-/// ns since the oldest undelivered buffer came; 0 when there is none.
-fn oldest_pending_age(state: &State) -> u64 {
-    match state.oldest_captured_at {
-        Some(at) if state.level().buffers > 0 => u64::try_from(crate::store::wall_clock() - at).unwrap_or(0),
-        _ => 0,
-    }
 }

@@ -479,6 +479,16 @@ impl Stream {
         self.log().expired_until(&self.stream, max_age)
     }
 
+    /// How long ago the oldest pending record came; `None` when nothing is pending.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn oldest_pending_age(&self) -> Result<Option<Duration>, StoreError> {
+        let arrival = self.log().arrival_at(&self.stream, self.cursor().position)?;
+        Ok(arrival.map(|arrival| self.log().time.age(arrival)))
+    }
+
     /// When a record came: ns since 1970, corrected for steps of the clock since, and whether that clock was synchronised.
     /// Of a boot that nothing is known of it is what the machine `believed` then.
     pub fn captured_at(&self, arrival: Arrival, believed: i64) -> (i64, bool) {

@@ -255,3 +255,45 @@ fn running_times_of_upstream_events_are_translated() {
     let e = gst_video::UpstreamForceKeyUnitEvent::parse(seen.last().unwrap()).unwrap();
     assert_eq!(e.running_time, Some(gst::ClockTime::from_nseconds(3 * FRAME)));
 }
+
+#[test]
+fn stats_hold_what_programs_rely_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    sink.hold_after(0);
+    let rig = Rig::with_sink(temp.path(), &[("durability", "power")], sink);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..20);
+    let stats = rig.element.property::<gst::Structure>("stats");
+    let counts = [
+        "received",
+        "stored",
+        "bypassed",
+        "queued",
+        "rejected",
+        "delivered",
+        "pending",
+        "dropped",
+        "expired",
+        "purged",
+        "lost",
+        "replayed",
+    ];
+    for name in counts {
+        assert!(stats.get::<u64>(name).is_ok() && stats.get::<u64>(format!("{name}-bytes")).is_ok(), "{name}: {stats}");
+    }
+    for name in ["outage-time", "drain-eta", "disk-bytes", "memory-bytes", "acknowledged-position"] {
+        assert!(stats.get::<u64>(name).is_ok(), "{name}: {stats}");
+    }
+    assert!(stats.get::<u32>("outages").is_ok() && stats.get::<i64>("last-delivered-at").is_ok());
+    assert!(stats.get::<f64>("commit-latency-p99").unwrap() > 0.0, "{stats}");
+    assert_eq!(stats.get::<f64>("keyframe-ratio"), Ok(0.1));
+    assert!(stats.get::<i64>("last-received-at").unwrap() > 0 && stats.get::<&str>("last-error") == Ok(""));
+    assert!(stats.get::<&str>("status").is_ok());
+    let (durable, age) = (rig.stat("durable-position"), rig.stat("oldest-pending-age"));
+    assert!(durable >= 20 && age > 0, "{stats}");
+    until("it grows older", || rig.stat("oldest-pending-age") > age);
+    rig.sink.release();
+    rig.sink.wait_buffers(20);
+    until("nothing is pending", || rig.stat("pending") == 0 && rig.stat("oldest-pending-age") == 0);
+}
