@@ -92,7 +92,8 @@ pub struct Arrival {
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub struct BootRecord {
     pub number: u32,
-    pub id: String,
+    /// Digest of the boot's name; 0 when the machine does not say it.
+    pub id: u128,
     /// ns from the boot's time to 1970: the latest that was synchronised, else the latest.
     pub offset: i64,
     pub synced: bool,
@@ -110,6 +111,16 @@ impl BootRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
 pub struct ClockRecord {
     pub boots: Vec<BootRecord>,
+}
+
+/// FNV-1a with 128 bits; 0 for nothing.
+fn digest(name: &str) -> u128 {
+    const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    if name.is_empty() {
+        return 0;
+    }
+    name.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
 }
 
 /// The wall clock was set.
@@ -149,14 +160,14 @@ struct Known {
 impl Time {
     /// Goes on from what the store remembers.
     pub fn new(clock: Arc<dyn Clock>, record: ClockRecord) -> Self {
-        let id = clock.boot_id();
+        let id = digest(&clock.boot_id());
         let (wall, now, synced) = (clock.wall(), clock.boot(), clock.synced());
         let offset = offset_of(wall, now);
         let mut known =
             Known { boots: record.boots.into_iter().map(|boot| (boot.number, boot)).collect(), ..Known::default() };
         let newest = known.boots.last_key_value().map_or(0, |(number, _)| *number);
         // A boot that goes on; without a name, or when its time ran backwards, it is another.
-        let same = known.boots.get(&newest).filter(|boot| !id.is_empty() && boot.id == id && boot.seen <= now);
+        let same = known.boots.get(&newest).filter(|boot| id != 0 && boot.id == id && boot.seen <= now);
         let (boot, before) = match same {
             Some(boot) => (newest, Some(boot.offset)),
             None => (newest + 1, None),
