@@ -75,6 +75,8 @@ pub struct Delivery {
     pub(super) pace: Option<Pace>,
     /// Media time that downstream has accepted, in ns, repeats included.
     pub(super) media: u64,
+    /// How often delivery began.
+    pub(super) begun: u64,
     /// As of this round.
     pub(super) settings: Arc<Settings>,
 }
@@ -356,6 +358,7 @@ impl DiskBuffer {
     /// Sets delivery to where it has to go on, with the state in force there.
     fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
         d.probation = None;
+        d.begun += 1;
         d.run = self.domain();
         if flush && self.start_pushing() {
             self.srcpad.push_event(gst::event::FlushStart::new());

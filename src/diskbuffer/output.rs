@@ -113,6 +113,8 @@ impl DiskBuffer {
                 },
                 _ => sticky.event.clone(),
             };
+            // A pad does not send the same event again.
+            let event = if d.begun > 1 { event.copy() } else { event };
             gst::debug!(CAT, imp = self, "Sending {event:?}");
             self.srcpad.push_event(event);
         }
