@@ -153,3 +153,51 @@ fn limits_count_what_is_not_acknowledged() {
     rig.check_accounts();
     assert_eq!((rig.stat("pending"), rig.stat("delivered") + rig.stat("dropped")), (0, 60));
 }
+
+/// What is on its way again is acknowledged from the first time meanwhile, and may be gone where delivery has not come yet.
+fn acknowledgements_overtake(persist: &str) {
+    let temp = tempfile::tempdir().unwrap();
+    let settings =
+        [("ack-mode", "explicit"), ("add-position-meta", "true"), ("persist", persist), ("spill-after", "60000000000")];
+    let rig = Rig::new(temp.path(), &settings);
+    let wide = |width: i32| {
+        let mut caps = h264_caps();
+        caps.make_mut().set("width", width);
+        caps
+    };
+    rig.start_stream("s", &wide(1));
+    push_frames(&rig, 0..10);
+    rig.source.push_event(gst::event::Caps::new(&wide(2)));
+    push_frames(&rig, 10..30);
+    rig.sink.wait_buffers(30);
+    rig.sink.hold_after(2);
+    assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
+    rig.sink.wait_buffers(32);
+    let positions = rig.sink.positions();
+    until("it was sent", || acknowledge(&rig, positions[14]));
+    rig.sink.release();
+    rig.sink.wait("the last", |arrived| arrived.buffers.len() > 32 && arrived.buffers.last().map(number) == Some(29));
+    let again = numbers(&rig)[30..].to_vec();
+    let behind: Vec<_> = again.iter().copied().skip_while(|number| *number < 10).collect();
+    assert_eq!(behind, (10..30).collect::<Vec<_>>(), "{again:?}");
+    let at = numbers(&rig).len() - 20;
+    assert!(rig.sink.buffers()[at].flags.contains(gst::BufferFlags::DISCONT));
+    let caps =
+        rig.sink.events().into_iter().filter(|(place, _)| *place <= at).filter_map(|(_, event)| match event.view() {
+            gst::EventView::Caps(e) => e.caps().structure(0).unwrap().get::<i32>("width").ok(),
+            _ => None,
+        });
+    assert_eq!(caps.last(), Some(2), "what was acknowledged stays in force");
+    until("all is acknowledged", || acknowledge(&rig, positions[29]) && rig.stat("pending") + rig.stat("queued") == 0);
+    rig.check_accounts();
+}
+
+#[test]
+fn acknowledgements_overtake_what_is_sent_again_from_the_disk() {
+    acknowledgements_overtake("always");
+}
+
+#[test]
+fn acknowledgements_overtake_what_is_sent_again_from_memory() {
+    acknowledgements_overtake("spill");
+}
