@@ -1,0 +1,5 @@
+mod place;
+mod properties;
+mod settings;
+mod timeline;
+mod uri;
