@@ -12,7 +12,7 @@ use bitcode::{Decode, DecodeOwned, Encode};
 use gst::glib;
 use gst::glib::translate::{IntoGlib, ToGlibPtr, from_glib_none};
 
-use crate::media::{clock_time, reference, text};
+use crate::media::{clock_time, text};
 use crate::store::MetaRecord;
 
 const REFERENCE: &str = "GstReferenceTimestampMeta";
@@ -136,16 +136,6 @@ pub fn restore(buffer: &mut gst::BufferRef, metas: &[MetaRecord], lost: &mut imp
             lost(&name);
         }
     }
-}
-
-/// Capture time that stored metas say, in ns since 1970: as [`reference::utc`] of the buffer that they belong to.
-pub fn captured_at(metas: &[MetaRecord]) -> Option<i64> {
-    let mut best = reference::Best::default();
-    for stored in metas.iter().filter(|meta| meta.name == REFERENCE).filter_map(read::<Reference>) {
-        let name = stored.caps.split([',', ';', '(']).next().unwrap_or_default().trim();
-        best.see(name, stored.timestamp);
-    }
-    best.utc()
 }
 
 /// A meta that points into the memory of the process that made it, where a later process finds nothing: Savant's ids of

@@ -19,34 +19,16 @@ pub fn attach(buffer: &mut gst::BufferRef, captured_at: i64) {
 /// Capture time that the buffer brings along, in ns since 1970: it wins over the time of arrival. Unix time is preferred to
 /// NTP time.
 pub fn utc(buffer: &gst::BufferRef) -> Option<i64> {
-    let mut best = Best::default();
+    let mut from_ntp = None;
     for meta in buffer.iter_meta::<gst::ReferenceTimestampMeta>() {
-        best.see(meta.reference().structure(0)?.name().as_str(), meta.timestamp().nseconds());
-    }
-    best.utc()
-}
-
-/// The capture time among several references.
-#[derive(Debug, Default)]
-pub struct Best {
-    unix: Option<i64>,
-    ntp: Option<i64>,
-}
-
-impl Best {
-    /// A reference by the name of its caps, and its time in ns.
-    pub fn see(&mut self, name: &str, time: u64) {
-        let utc = |time: Option<u64>| time.and_then(|time| i64::try_from(time).ok());
-        match name {
-            "timestamp/x-unix" => self.unix = self.unix.or(utc(Some(time))),
-            "timestamp/x-ntp" => self.ntp = self.ntp.or(utc(time.checked_sub(NTP_TO_UNIX))),
+        let time = meta.timestamp().nseconds();
+        match meta.reference().structure(0)?.name().as_str() {
+            "timestamp/x-unix" => return i64::try_from(time).ok(),
+            "timestamp/x-ntp" => from_ntp = time.checked_sub(NTP_TO_UNIX).and_then(|time| i64::try_from(time).ok()),
             _ => {}
         }
     }
-
-    pub fn utc(&self) -> Option<i64> {
-        self.unix.or(self.ntp)
-    }
+    from_ntp
 }
 
 #[cfg(test)]
