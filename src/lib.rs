@@ -19,7 +19,7 @@ mod store;
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
     diskbuffer::register(plugin)?;
-    Ok(())
+    diskbuffersrc::register(plugin)
 }
 
 gst::plugin_define!(

@@ -42,6 +42,11 @@ impl Acks {
         position < self.until.max(self.pushed)
     }
 
+    /// It was pushed and waits for nothing.
+    pub fn note(&mut self, position: Sequence) {
+        self.pushed = self.pushed.max(position + 1);
+    }
+
     pub fn wait(&mut self, pushed: Pushed) {
         self.pushed = self.pushed.max(pushed.last + 1);
         if self.waiting.back().is_some_and(|last| last.last >= pushed.last) {

@@ -54,11 +54,7 @@ fn ended_at(reader: &StreamReader, record: &Record) -> Option<i64> {
 }
 
 /// Visits records from `from` on until `visit` says that it is enough.
-fn each(
-    reader: &StreamReader,
-    from: Sequence,
-    mut visit: impl FnMut(&Record) -> bool,
-) -> Result<(), StoreError> {
+fn each(reader: &StreamReader, from: Sequence, mut visit: impl FnMut(&Record) -> bool) -> Result<(), StoreError> {
     let mut at = from;
     loop {
         let chunk = reader.read(at, RECORDS, BYTES)?;
@@ -150,7 +146,7 @@ pub fn start(reader: &StreamReader, place: Place, held: &Held) -> Result<(Start,
         }
         Place::Position(position) if position >= end => {
             let start = latest()?;
-            let Start::At(used) | Start::Undecided(used) = start;
+            let (Start::At(used) | Start::Undecided(used)) = start;
             Ok((start, clamped(position.to_string(), used.to_string())))
         }
         Place::Position(position) => Ok((at_sync(reader, position)?, None)),
@@ -158,10 +154,7 @@ pub fn start(reader: &StreamReader, place: Place, held: &Held) -> Result<(Start,
             let utc = time_of(place);
             let Some(point) = reader.sync_at_or_before_time(utc)? else {
                 let used = held.origin.filter(|origin| *origin > utc);
-                return Ok((
-                    decodable(reader, first)?,
-                    used.and_then(|used| clamped(iso(utc), iso(used))),
-                ));
+                return Ok((decodable(reader, first)?, used.and_then(|used| clamped(iso(utc), iso(used)))));
             };
             let late = held.tip.utc.is_some_and(|tip| utc >= tip);
             let clamped = if late { clamped(iso(utc), iso(point.captured_at)) } else { None };

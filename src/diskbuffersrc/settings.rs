@@ -150,7 +150,8 @@ impl Settings {
             value: value.to_owned(),
             expected,
         };
-        let mut new = Settings { location: Some(uri.location.into()), lock_timeout: self.lock_timeout, ..Settings::default() };
+        let mut new =
+            Settings { location: Some(uri.location.into()), lock_timeout: self.lock_timeout, ..Settings::default() };
         for (key, value) in &uri.parameters {
             let flag = || match value.to_ascii_lowercase().as_str() {
                 "true" | "yes" | "1" => Ok(true),

@@ -67,6 +67,16 @@ pub struct Beginning {
 }
 
 impl Beginning {
+    /// Only sync points go out.
+    pub fn is_key_units(&self) -> bool {
+        self.playing.flags.contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS)
+    }
+
+    /// Its end is told as the end of a segment.
+    pub fn is_segment(&self) -> bool {
+        self.playing.flags.contains(gst::SegmentFlags::SEGMENT)
+    }
+
     pub fn start() -> Self {
         Self {
             origin: Origin::Properties,

@@ -136,10 +136,7 @@ mod tests {
         assert_eq!(uri.location, "/var/spool/cam 1");
         let expected = [("stream-name", "video"), ("start", "-30s"), ("follow", "true")];
         assert!(uri.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str())).eq(expected));
-        assert_eq!(
-            uri.to_string(),
-            "diskbuffer:///var/spool/cam%201?stream-name=video&start=-30s&follow=true"
-        );
+        assert_eq!(uri.to_string(), "diskbuffer:///var/spool/cam%201?stream-name=video&start=-30s&follow=true");
         let zone = Uri::parse("DiskBuffer://localhost/a?start=2026-01-01T01:00+01:00").unwrap();
         assert_eq!(zone.parameters[0].1, "2026-01-01T01:00+01:00");
     }
