@@ -130,11 +130,10 @@ fn one_name_has_one_user_and_the_next_waits_for_it() {
     drop(first);
     waits.sink.wait_eos();
     assert_eq!(waits.numbers(), Vec::<u64>::new());
+    drop(waits);
     // A wait does not keep the element from stopping.
     let first = Player::new(dir.path(), &[("consumer", "a"), ("follow", "true")]);
-    until("the consumer to be taken", || {
-        first.element.property::<gst::Structure>("stats").get::<String>("status").unwrap() == "waiting"
-    });
+    until("the consumer to be taken", || first.status() == "waiting");
     let waits = Player::new(dir.path(), &[("consumer", "a")]);
     let start = std::time::Instant::now();
     waits.element.set_state(gst::State::Null).unwrap();

@@ -37,7 +37,8 @@ fn without_a_location_the_error_says_so() {
     if std::env::var_os("STATE_DIRECTORY").is_none() {
         assert!(element.set_state(gst::State::Ready).is_err());
         let message = bus.pop_filtered(&[gst::MessageType::Error]).unwrap();
-        assert!(format!("{message:?}").contains("location"), "{message:?}");
+        let gst::MessageView::Error(err) = message.view() else { unreachable!() };
+        assert!(err.error().message().contains("\"location\""), "{}", err.error());
     }
     element.set_bus(None::<&gst::Bus>);
 }

@@ -23,9 +23,7 @@ fn what_is_written_comes_at_once() {
     assert_eq!(player.numbers(), (25..60).collect::<Vec<_>>());
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
     assert!(player.events(gst::EventType::Eos).is_empty());
-    player.sink.wait("nothing more", |_| {
-        player.element.property::<gst::Structure>("stats").get::<String>("status").unwrap() == "waiting"
-    });
+    until("it to wait", || player.status() == "waiting");
     player.element.send_event(gst::event::Eos::new());
     player.sink.wait_eos();
 }
@@ -118,9 +116,7 @@ fn an_empty_stream_is_followed_from_its_first_keyframe() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::new(dir.path(), &KEPT);
     let player = Player::new(dir.path(), &[("follow", "true")]);
-    player.sink.wait("waiting", |_| {
-        player.element.property::<gst::Structure>("stats").get::<String>("status").unwrap() == "waiting"
-    });
+    until("it to wait", || player.status() == "waiting");
     rig.start_stream("camera", &h264_caps());
     push(&rig, 0..30);
     player.sink.wait_buffers(30);
@@ -149,7 +145,7 @@ fn frames_are_shown_as_they_come() {
         let _ = sender.send(buffer.offset());
         None
     });
-    assert_eq!(pipeline.set_state(gst::State::Playing), Ok(gst::StateChangeSuccess::NoPreroll));
+    pipeline.set_state(gst::State::Playing).unwrap();
     for n in 26..40 {
         push(&rig, n..n + 1);
         let start = Instant::now();

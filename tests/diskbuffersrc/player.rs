@@ -107,6 +107,10 @@ impl Player {
         self.element.property::<gst::Structure>("stats").get(name).unwrap()
     }
 
+    pub fn status(&self) -> String {
+        self.element.property::<gst::Structure>("stats").get("status").unwrap()
+    }
+
     pub fn seek(&self, flags: gst::SeekFlags, start: u64) -> bool {
         self.element.seek_simple(flags, gst::ClockTime::from_nseconds(start)).is_ok()
     }

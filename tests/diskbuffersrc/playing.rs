@@ -29,7 +29,7 @@ fn a_recording_comes_as_it_was_recorded() {
         _ => unreachable!(),
     }
     assert_eq!(player.stat("delivered"), 60);
-    assert_eq!(player.element.property::<gst::Structure>("stats").get::<String>("status").unwrap(), "ended");
+    assert_eq!(player.status(), "ended");
 }
 
 #[test]
