@@ -30,6 +30,7 @@ mod durability;
 mod error;
 mod extents;
 mod fault;
+mod floor;
 mod framing;
 mod gate;
 mod giving_up;

@@ -10,6 +10,7 @@ use super::*;
 
 mod age;
 mod giving_up;
+mod leases;
 mod many;
 mod playback;
 
