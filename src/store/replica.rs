@@ -43,6 +43,8 @@ use super::survey::{Heads, end_in, heads_from};
 const LOOK: Duration = Duration::from_secs(1);
 /// Options want one; nothing is ever flushed from here.
 const MEMTABLE: u64 = 16 << 20;
+/// Attempts to find the writer standing still for a moment.
+const ROUNDS: usize = 32;
 /// File descriptors that are left to the rest of the process.
 const SPARE_FILES: u64 = 512;
 
@@ -87,6 +89,8 @@ struct Seen {
     version: (u64, u64),
     /// The newest extent and what its head said.
     newest: u32,
+    /// Log files that were there.
+    logs: Vec<u64>,
     clock: ClockRecord,
     high_at: Option<Instant>,
 }
@@ -197,6 +201,7 @@ impl Replica {
         let tables = tables_in(&database);
         allow_files(path, tables)?;
         let private = PrivateDirectory::create()?;
+        let logs = logs_in(&database);
         let open = |lenient| DB::open_as_secondary(&options(lenient), &database, &private.0);
         let db = open(false).or_else(|_| open(true)).map_err(|err| StoreError::database(path, err))?;
         TABLES.fetch_add(tables, Ordering::Relaxed);
@@ -215,7 +220,13 @@ impl Replica {
             stop: Arc::default(),
             _private: private,
         });
-        replica.look(&mut lock(&replica.seen))?;
+        let mut seen = lock(&replica.seen);
+        seen.logs = logs;
+        if !replica.settle(&mut seen)? {
+            return Err(StoreError::Away { path: path.to_owned() });
+        }
+        replica.look(&mut seen)?;
+        drop(seen);
         let (follower, stop) = (Arc::downgrade(&replica), replica.stop.clone());
         let thread = std::thread::Builder::new()
             .name("streambuffer".into())
@@ -272,11 +283,10 @@ impl Replica {
         let begun = Instant::now();
         // Before the database: what it knows is there then.
         let high = seen.high_at.is_none_or(|at| at.elapsed() >= LOOK).then(|| HighWater::load(&self.path));
-        if let Err(error) = self.db()?.try_catch_up_with_primary() {
-            self.stale.store(true, Ordering::Relaxed);
-            return Err(self.failed(error));
+        self.step()?;
+        if self.version()? != seen.version && self.settle(seen)? {
+            self.look(seen)?;
         }
-        self.look(seen)?;
         seen.at = Some(begun);
         if let Some(high) = high {
             seen.high_at = Some(begun);
@@ -292,15 +302,40 @@ impl Replica {
         Ok(())
     }
 
+    fn step(&self) -> Result<(), StoreError> {
+        self.db()?.try_catch_up_with_primary().map_err(|error| {
+            self.stale.store(true, Ordering::Relaxed);
+            self.failed(error)
+        })
+    }
+
+    /// What is another whenever the database shows something new.
+    fn version(&self) -> Result<(u64, u64), StoreError> {
+        let db = self.db()?;
+        let number = db.property_int_value("rocksdb.current-super-version-number").map_err(|err| self.failed(err))?;
+        Ok((db.latest_sequence_number(), number.unwrap_or(0)))
+    }
+
+    /// Goes on until there is no gap. RocksDB reads the manifest first and then the log files: what the writer puts into a table
+    /// in between, removing its log file, is in neither. When all log files from before are still there, that was not so.
+    /// False when the writer is too fast: what is known stays as it is for now.
+    fn settle(&self, seen: &mut Seen) -> Result<bool, StoreError> {
+        for _ in 0..ROUNDS {
+            let logs = logs_in(&self.path.join(DATABASE));
+            let before = std::mem::replace(&mut seen.logs, logs);
+            if before.iter().all(|log| seen.logs.contains(log)) && before.is_empty() == seen.logs.is_empty() {
+                return Ok(true);
+            }
+            self.step()?;
+        }
+        Ok(false)
+    }
+
     /// Reads what has changed of the heads, and where the streams end.
     fn look(&self, seen: &mut Seen) -> Result<(), StoreError> {
+        let version = self.version()?;
         let db = self.db()?;
         let failed = |error| self.failed(error);
-        let number = db.property_int_value("rocksdb.current-super-version-number").map_err(failed)?;
-        let version = (db.latest_sequence_number(), number.unwrap_or(0));
-        if seen.at.is_some() && seen.version == version {
-            return Ok(());
-        }
         let first = seen.at.is_none();
         let heads = heads_from(&db, seen.newest, &HighWater::default()).map_err(failed)?;
         self.enter_extents(seen, &heads)?;
@@ -422,9 +457,17 @@ fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
     fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
 }
 
-fn tables_in(database: &Path) -> u64 {
+fn names_in(database: &Path) -> impl Iterator<Item = String> {
     let entries = fs::read_dir(database).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "sst")).count() as u64
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+fn tables_in(database: &Path) -> u64 {
+    names_in(database).filter(|name| name.ends_with(".sst")).count() as u64
+}
+
+fn logs_in(database: &Path) -> Vec<u64> {
+    names_in(database).filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect()
 }
 
 /// Sees to it that this process may have `more` tables open.

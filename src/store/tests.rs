@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod age;
+mod following;
 mod giving_up;
 mod leases;
 mod many;
