@@ -14,6 +14,7 @@ mod giving_up;
 mod leases;
 mod many;
 mod playback;
+mod seeking;
 
 const SMALL: u64 = 8 << 20;
 

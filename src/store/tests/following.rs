@@ -5,6 +5,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 
 use super::super::clock::{Clock, SystemClock};
+use super::super::reader::Source;
 use super::super::replica::Replica;
 use super::playback::all;
 use super::*;
@@ -429,7 +430,7 @@ proptest! {
                     writer.commit(plan, &mut cursor);
                 },
                 Act::Reopen => {
-                    stream = None;
+                    drop(stream.take());
                     stream = Some(open(&path));
                 }
                 Act::Crash => {
@@ -463,4 +464,57 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+#[ignore = "writes 1 GB and measures"]
+fn what_it_costs_to_follow_a_gigabyte() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().canonicalize().unwrap();
+    let store = Store::open(&path, &StoreOptions { min_free_bytes: 1 << 20, ..Default::default() }).unwrap();
+    let streams: Vec<_> = (0..64).map(|i| store.stream(&format!("cam{i}")).unwrap()).collect();
+    let bytes = noise(1, 1 << 20);
+    for i in 0..320u64 {
+        for stream in &streams {
+            let sync = if i % 10 == 0 { Sync::Closed } else { Sync::None };
+            append(stream, buffer(sync), &bytes[..50_000]);
+        }
+    }
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let time = |what: &str, count: u32, run: &mut dyn FnMut(u32)| {
+        let start = std::time::Instant::now();
+        (0..count).for_each(run);
+        println!("{what}: {:?}", start.elapsed() / count);
+    };
+    let mut replica = None;
+    time("open as secondary", 1, &mut |_| replica = Some(Replica::open(&path, &clock).unwrap()));
+    let replica = replica.unwrap();
+    println!("{} extents, {} MB", replica.extents().len(), store.disk_bytes() / 1_000_000);
+    time("refresh, idle", 200, &mut |_| replica.refresh().unwrap());
+    time("append and refresh", 200, &mut |i| {
+        append(&streams[i as usize % 64], buffer(Sync::None), b"one");
+        replica.refresh().unwrap();
+    });
+    drop((streams, store));
+    let readers: Vec<_> = (0..64)
+        .map(|i| StreamReader::open(&path, Some(&format!("cam{i}")), &ReaderOptions::default()).unwrap())
+        .collect();
+    let mut times = Vec::new();
+    let mut at = Some(0);
+    while let Some(next) = at {
+        let chunk = readers[0].read(next, 256, 1 << 20).unwrap();
+        for record in &chunk.records {
+            let Body::Buffer(header) = &record.body else { continue };
+            times.push(readers[0].captured_at(header, record.arrival).0);
+        }
+        at = chunk.next;
+    }
+    time("search by time", 200, &mut |i| {
+        let utc = times[i as usize * 37 % times.len()];
+        assert!(readers[i as usize % 64].sync_at_or_before_time(utc).unwrap().is_some() || i % 64 > 0);
+    });
+    time("search by sequence", 200, &mut |i| {
+        assert!(readers[i as usize % 64].sync_at_or_before(u64::from(i) + 1).unwrap().is_some());
+    });
+    time("64 refreshes, idle", 20, &mut |_| readers.iter().for_each(|reader| reader.refresh().unwrap()));
 }
