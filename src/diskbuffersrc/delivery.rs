@@ -244,8 +244,12 @@ impl DiskBufferSrc {
         self.take_consumer(d, session)?;
         reader.refresh()?;
         let origin = self.settle_timeline(session)?;
-        let tip = range::tip(reader, self.state().tip)?;
-        let cursor = match self.state().cursor {
+        let (known, cursor) = {
+            let state = self.state();
+            (state.tip, state.cursor)
+        };
+        let tip = range::tip(reader, known)?;
+        let cursor = match cursor {
             Some(cursor) => Some(cursor.position),
             None if d.settings.consumer.is_some() => None,
             None => Some(reader.cursor().position),
@@ -504,7 +508,7 @@ impl DiskBufferSrc {
                 let first = reader.first();
                 let lost = reader.totals_at(first)?.since(cursor.totals);
                 if cursor.position < first && lost.buffers > 0 && goes_on {
-                    self.state().lost = self.state().lost.plus(lost);
+                    self.note_lost(lost);
                     self.tell_overrun(cursor.position, first - 1, lost);
                 }
                 None
@@ -513,6 +517,10 @@ impl DiskBufferSrc {
         if let Some(cursor) = moved {
             self.state().cursor = Some(cursor);
             consumer.advance(cursor);
+            // From now on what lies behind is kept for it.
+            if let Err(err) = consumer.renew() {
+                gst::warning!(CAT, imp = self, "Where the consumer stands cannot be saved now: {err}");
+            }
         }
         Ok(())
     }
@@ -543,7 +551,7 @@ impl DiskBufferSrc {
         (d.begins, d.gap, d.expected) = (true, true, Some(position));
         d.sync = position;
         if lost.buffers > 0 {
-            self.state().lost = self.state().lost.plus(lost);
+            self.note_lost(lost);
             self.tell_overrun(from, position - 1, lost);
         }
         Ok(())

@@ -7,6 +7,7 @@ mod consumers;
 mod epochs;
 mod errors;
 mod following;
+mod playbin;
 mod player;
 mod playing;
 mod ranges;
