@@ -78,6 +78,8 @@ pub struct Delivery {
     pub away: Option<Instant>,
     /// It is over with what is being delivered.
     pub over: bool,
+    /// That the writer keeps no log.
+    pub told_behind: bool,
     /// The end went downstream.
     pub ended: bool,
 }
@@ -114,6 +116,7 @@ impl Default for Delivery {
             group: crate::media::event::next_group_id(),
             away: None,
             over: false,
+            told_behind: false,
             ended: false,
         }
     }
@@ -244,11 +247,16 @@ impl DiskBufferSrc {
         self.take_consumer(d, session)?;
         reader.refresh()?;
         let origin = self.settle_timeline(session)?;
-        let (known, cursor) = {
+        let (known, cursor, ends) = {
             let state = self.state();
-            (state.tip, state.cursor)
+            (state.tip, state.cursor, state.end)
         };
-        let tip = range::tip(reader, known)?;
+        let tip = match ends {
+            // What is played was fixed when it began.
+            Some(_) if beginning.origin != Origin::Properties => known,
+            _ => range::tip(reader, known)?,
+        };
+        let ends = ends.map(|end| if beginning.origin == Origin::Properties { reader.end() } else { end });
         let cursor = match cursor {
             Some(cursor) => Some(cursor.position),
             None if d.settings.consumer.is_some() => None,
@@ -305,7 +313,7 @@ impl DiskBufferSrc {
         self.enter_state(d, state_map);
         {
             let mut state = self.state();
-            state.tip = tip;
+            (state.tip, state.end) = (tip, ends);
             state.until = until;
             state.playing = beginning.playing.clone();
             state.position = beginning.playing.start;
@@ -432,6 +440,13 @@ impl DiskBufferSrc {
         };
         if first {
             gst::debug!(CAT, imp = self, "Everything that is stored was delivered up to position {}", d.position);
+        }
+        if session.reader.is_behind() && !std::mem::replace(&mut d.told_behind, true) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Read,
+                ("The writer keeps no log (durability=none): another process sees its data late, in large pieces")
+            );
         }
         self.pause(if session.reader.is_shared() { POLL } else { POLL_OTHER });
         Ok(())

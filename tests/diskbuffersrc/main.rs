@@ -10,5 +10,6 @@ mod following;
 mod playbin;
 mod player;
 mod playing;
+mod processes;
 mod ranges;
 mod seeking;
