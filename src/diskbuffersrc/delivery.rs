@@ -455,7 +455,9 @@ impl DiskBufferSrc {
 
     /// Whether a store that could not be read is tried again: for ever while following, else for as long as a start waits.
     fn may_retry(&self, d: &mut Delivery, err: &StoreError) -> bool {
-        let passing = d.settings.follow || may_pass(err);
+        // For that it has waited already.
+        let in_use = matches!(err, StoreError::ConsumerInUse { .. });
+        let passing = !in_use && (d.settings.follow || may_pass(err));
         let since = *d.away.get_or_insert_with(|| {
             gst::warning!(CAT, imp = self, "The store cannot be read now, trying again: {err}");
             Instant::now()
