@@ -222,13 +222,6 @@ impl Membership {
         leader.resume[1]
     }
 
-    /// It has stopped where a new downstream goes on.
-    pub fn stopped_at_boundary(&self) {
-        if let Some(member) = self.joint.members().get(self.id) {
-            member.report.newest = None;
-        }
-    }
-
     /// Where a follower goes on when downstream is exchanged: at its last sync point at or before this, if the leader goes back.
     pub fn goes_back_to(&self) -> Option<Moment> {
         let members = self.joint.members();

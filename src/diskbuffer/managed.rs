@@ -67,6 +67,8 @@ pub(super) enum Hold {
     Released,
     /// Goes on where it stopped.
     InOrder,
+    /// The same, and there something new begins.
+    AtBoundary,
     /// Begins anew at the resume point.
     Failed,
 }
@@ -197,7 +199,7 @@ impl imp::DiskBuffer {
             let mut state = self.state();
             match std::mem::take(&mut state.hold) {
                 Hold::Released => return,
-                Hold::InOrder => state.resend = false,
+                Hold::InOrder | Hold::AtBoundary => state.resend = false,
                 Hold::Failed => {
                     state.generation += 1;
                     state.resend = true;
@@ -268,10 +270,8 @@ impl imp::DiskBuffer {
             state.pushing = None;
             let new = state.flow.is_ok() && d.generation == state.generation && state.hold == Hold::Released;
             if new {
-                state.hold = Hold::InOrder;
-                if let Some(joint) = &state.joint {
-                    joint.stopped_at_boundary();
-                }
+                state.hold = Hold::AtBoundary;
+                state.settle_resume();
             }
             new
         };

@@ -10,6 +10,7 @@ use super::giving_up::with;
 use super::imp;
 use super::imp::{CAT, Session};
 use super::joint::{JointCursor, Limit, Membership, Moment, Report};
+use super::managed::Hold;
 use super::state::{Activity, State};
 use super::tail::Content;
 use crate::media::event::{self, Decoded};
@@ -64,7 +65,7 @@ impl State {
     pub(super) fn report(&self) -> Report {
         Report {
             own: self.resume.own_at(),
-            newest: self.resume.newest_at(),
+            newest: self.resume.newest_at().filter(|_| self.hold != Hold::AtBoundary),
             pending: self.level().buffers > 0,
             ended: self.live_eos.is_some() && self.eos_sent == self.live_eos,
         }

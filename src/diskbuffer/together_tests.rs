@@ -322,6 +322,36 @@ fn alone_again_it_keeps_what_it_needs_itself() {
     assert_eq!(pair.video.numbers(), [20, 21, 22, 23]);
 }
 
+#[test]
+fn at_a_boundary_of_one_the_other_goes_on_where_it_was_held() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut pair = Pair::new(dir.path(), &[]);
+    let log = Arc::new(Log::default());
+    for member in pair.members() {
+        member.element.set_manager(Some(log.clone()));
+        member.element.set_boundaries(true);
+    }
+    pair.play();
+    pair.push(0..10);
+    pair.audio.wait_counted();
+    let mut other = pair.video.caps.clone();
+    other.make_mut().set("width", 128i32);
+    pair.video.source.push_event(gst::event::Caps::new(&other));
+    pair.video.push(10..12);
+    log.wait(1);
+    pair.audio.element.hold(None);
+    assert!(pair.audio.element.wait_until_idle(PATIENCE));
+    for member in pair.members() {
+        assert!(member.element.push_eos());
+        member.exchange();
+    }
+    pair.release();
+    pair.audio.push(10..12);
+    pair.video.sink.wait_buffers(2);
+    pair.audio.sink.wait_buffers(2);
+    assert_eq!((pair.video.numbers(), pair.audio.numbers()), (vec![10, 11], vec![10, 11]));
+}
+
 /// Numbers that need not be good, only the same for a seed.
 struct Dice(u64);
 
