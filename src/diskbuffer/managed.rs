@@ -29,7 +29,7 @@ use super::DiskBuffer;
 use super::delivery::Delivery;
 use super::imp;
 use super::imp::CAT;
-use super::joint::Membership;
+use super::joint::{Membership, Moment, Seam};
 use super::state::{Outage, State};
 use super::tail::{Content, Item};
 use crate::store::{Count, Sequence, StoreError, Sync, Totals};
@@ -179,6 +179,9 @@ impl imp::DiskBuffer {
     fn hold(&self, reason: Option<&str>) {
         let begins = {
             let mut state = self.state();
+            if state.hold == Hold::Released || reason.is_some() {
+                state.set_seam(Seam::Unknown);
+            }
             match reason {
                 Some(_) => state.hold = Hold::Failed,
                 None if state.hold == Hold::Released => state.hold = Hold::InOrder,
@@ -271,7 +274,7 @@ impl imp::DiskBuffer {
             let new = state.flow.is_ok() && d.generation == state.generation && state.hold == Hold::Released;
             if new {
                 state.hold = Hold::AtBoundary;
-                state.settle_resume();
+                state.set_seam(Seam::Here);
             }
             new
         };
@@ -296,6 +299,10 @@ impl imp::DiskBuffer {
             }
             Err(err) => gst::warning!(CAT, imp = self, "The backlog cannot be read, so no keyframe comes first: {err}"),
         }
+        {
+            let mut state = self.state();
+            state.take_up(d.children, Seam::Here);
+        }
         d.probation = Some(Default::default());
         d.sticky.values_mut().for_each(|sticky| sticky.sent = false);
         d.start = super::delivery::Start::Discont;
@@ -319,7 +326,9 @@ impl imp::DiskBuffer {
         if let Some(leader) = leader {
             // What belongs to its keyframe.
             let mark = self.sync_at_or_before(session, resume..position, leader)?;
-            return Ok(mark.map(|mark| mark.sequence));
+            let far = leader != Moment::FIRST && self.state().resume.is_far_behind(leader);
+            let from = mark.map(|mark| mark.sequence).or((!far).then_some(resume));
+            return Ok(from.filter(|from| *from < position));
         }
         let (mut keyframe, mut keyframes, mut depends) = (None, 0, false);
         self.walk(session, resume..position, |found| {

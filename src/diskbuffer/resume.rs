@@ -162,6 +162,11 @@ impl Resume {
         self.at().is_some_and(|at| at != Moment::FIRST && moment.since(at) > MAX_TIME as i64)
     }
 
+    /// `moment` lies long before what could be sent again.
+    pub fn is_far_behind(&self, moment: Moment) -> bool {
+        self.at().is_some_and(|at| at.since(moment) > MAX_TIME as i64)
+    }
+
     /// The time of what this stream alone would resume from.
     pub fn own_at(&self) -> Option<Moment> {
         self.points.get(self.own).and_then(|point| point.at)
