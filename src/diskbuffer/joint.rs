@@ -71,6 +71,8 @@ pub(super) struct Report {
 pub(super) enum Seam {
     #[default]
     Unknown,
+    /// At its resume point, wherever that will be.
+    Resume,
     /// Where it stopped.
     Here,
     /// It went back to this sync point.
@@ -239,7 +241,7 @@ impl Membership {
         let leader = members.leader().filter(|leader| leader.id != self.id && leader.running)?;
         match leader.seam {
             Seam::Back(at) => Some(at),
-            Seam::Unknown | Seam::Here => leader.resume[1],
+            Seam::Unknown | Seam::Resume | Seam::Here => leader.resume[1],
         }
     }
 
@@ -250,6 +252,7 @@ impl Membership {
         match leader.seam {
             // What it was given is not counted yet.
             Seam::Unknown => leader.report.newest.or(leader.report.pending.then_some(Moment::FIRST)),
+            Seam::Resume => leader.resume[1].or(Some(Moment::FIRST)),
             Seam::Here => None,
             Seam::Back(at) => Some(at),
         }

@@ -180,7 +180,9 @@ impl imp::DiskBuffer {
         let begins = {
             let mut state = self.state();
             if state.hold == Hold::Released || reason.is_some() {
-                state.set_seam(Seam::Unknown);
+                // It may not even have begun with the one that is taken away.
+                let anew = reason.is_some() || state.exchanged != state.children;
+                state.set_seam(if anew { Seam::Resume } else { Seam::Unknown });
             }
             match reason {
                 Some(_) => state.hold = Hold::Failed,

@@ -377,7 +377,7 @@ fn contiguous(numbers: &[u64]) -> bool {
 }
 
 /// Random failures, orderly exchanges and restarts: everything arrives somewhere, each downstream begins at a keyframe with
-/// DISCONT, has no gap, and has the sound from the keyframe on.
+/// DISCONT and has no gap.
 #[test]
 fn whatever_happens_downstream_nothing_is_missing() {
     for seed in 1..=12u64 {
@@ -471,11 +471,10 @@ fn whatever_happens_downstream_nothing_is_missing() {
             for stream in [&video, &audio] {
                 assert!(contiguous(stream) || skipped(stream), "seed {seed}, {index}: {stream:?}");
             }
-            if let (Some(first), Some(sound)) = (video.first(), audio.first()) {
+            if let Some(first) = video.first() {
                 assert!(first.is_multiple_of(GOP), "seed {seed}, {index}: {video:?}");
                 let disconts = given.video.buffers()[0].flags.contains(gst::BufferFlags::DISCONT);
                 assert!(std::mem::take(&mut nothing_yet) || disconts, "seed {seed}, {index}");
-                assert!(sound <= first, "seed {seed}, {index}: {video:?} {audio:?}");
             }
         }
     }
