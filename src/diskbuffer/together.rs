@@ -115,7 +115,7 @@ impl imp::DiskBuffer {
             let (needed, beginning) = (joint.needed(), joint.beginning());
             let cursor = state.cursor;
             // Its time is long over: there is nothing to begin with.
-            if !pending && needed.is_some_and(|needed| state.resume.is_far_before(needed)) {
+            if !pending && beginning.or(needed).is_some_and(|needed| state.resume.is_far_before(needed)) {
                 return Ok(Some((cursor, state.end.sequence)));
             }
             (cursor, state.end.sequence, beginning)
