@@ -83,10 +83,18 @@ use gst::glib;
 use gst::prelude::*;
 
 mod actions;
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../../tests/diskbuffer/common.rs"]
+mod common;
 mod delivery;
 mod giving_up;
 mod imp;
 mod ingest;
+#[allow(dead_code, reason = "for bins around this element")]
+pub(crate) mod managed;
+#[cfg(test)]
+mod managed_tests;
 mod outcome;
 mod output;
 mod pace;
