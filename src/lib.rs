@@ -12,6 +12,7 @@ use gst::glib;
 extern crate self as gststreambuffer;
 
 mod diskbuffer;
+mod diskbuffersink;
 #[cfg(test)]
 #[path = "../fuzz/src/entry.rs"]
 mod fuzz;
@@ -20,7 +21,8 @@ mod store;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
-    diskbuffer::register(plugin)
+    diskbuffer::register(plugin)?;
+    diskbuffersink::register(plugin)
 }
 
 gst::plugin_define!(

@@ -119,13 +119,12 @@ impl Control {
         {
             cut.streams.retain(|stream| stream != buffer);
         }
-        self.with_instance(|instance| {
-            if let Some(at) = instance.inputs.iter().position(|(b, _)| b == buffer) {
-                let (_, input) = instance.inputs.remove(at);
-                input.leave();
-            }
-            instance.inputs.len()
-        })
+        let instance = self.instance_mut()?;
+        if let Some(at) = instance.inputs.iter().position(|(b, _)| b == buffer) {
+            let (_, input) = instance.inputs.remove(at);
+            input.leave();
+        }
+        Some(instance.inputs.len())
     }
 }
 

@@ -133,7 +133,7 @@ pub struct Control {
     /// The state that the child is to have.
     pub(super) target: gst::State,
     /// The streams run.
-    open: bool,
+    pub(super) open: bool,
     next_id: Id,
     /// In a row.
     pub(super) failures: u32,
@@ -245,7 +245,7 @@ impl Control {
         }
     }
 
-    fn instance_mut(&mut self) -> Option<&mut Instance> {
+    pub(super) fn instance_mut(&mut self) -> Option<&mut Instance> {
         match &mut self.phase {
             Phase::Running(run) => Some(&mut run.instance),
             Phase::Starting(instance, _)

@@ -47,10 +47,8 @@ fn explain(description: &str, err: &glib::Error, missing: &[String]) -> gst::Err
         ),
         (Some(gst::ParseError::Syntax), _) => gst::error_msg!(
             gst::ResourceError::Settings,
-            (
-                "sink-description: {said}: \"{description}\" is not a pipeline as gst-launch-1.0 takes it: elements \
-                 separated by \"!\", without one at either end, each with property=value; try it with gst-launch-1.0"
-            )
+            ("sink-description: {said}: \"{description}\" is not a pipeline as gst-launch-1.0 takes it: elements \
+                 separated by \"!\", without one at either end, each with property=value; try it with gst-launch-1.0")
         ),
         (Some(gst::ParseError::CouldNotSetProperty), _) => gst::error_msg!(
             gst::ResourceError::Settings,

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use gst::glib;
 use gst::glib::error::ErrorDomain;
-use gst::prelude::*;
+
+use super::DiskBufferSink;
 
 #[derive(Debug, Clone)]
 pub struct Failure {
@@ -29,7 +30,7 @@ impl Failure {
     }
 
     /// The original error as one of `element`.
-    pub fn into_message(self, element: &impl IsA<gst::Element>, failures: u32) -> gst::Message {
+    pub fn into_message(self, element: &DiskBufferSink, failures: u32) -> gst::Message {
         let text = format!("{} (given up after {failures} failures in a row, see max-retries)", self.text());
         let own = [
             gst::CoreError::domain(),
@@ -60,7 +61,8 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let of = |failures, random| pause(Duration::from_millis(200), Duration::from_secs(10), failures, random).as_millis();
+        let of =
+            |failures, random| pause(Duration::from_millis(200), Duration::from_secs(10), failures, random).as_millis();
         assert_eq!([of(1, 0.5), of(2, 0.5), of(3, 0.5), of(50, 0.5)], [200, 400, 800, 10_000]);
         assert_eq!([of(1, 0.0), of(1, 1.0), of(50, 1.0)], [150, 250, 12_500]);
     }

@@ -41,7 +41,9 @@ impl Media {
 
     /// Whether a pad with these caps takes it, as far as can be told.
     fn fits(self, caps: &gst::CapsRef) -> bool {
-        caps.is_any() || self == Media::Unknown || caps.iter().any(|s| Media::of(&[s.to_owned()].into_iter().collect::<gst::Caps>()) == self)
+        caps.is_any()
+            || self == Media::Unknown
+            || caps.iter().any(|s| Media::of(&[s.to_owned()].into_iter().collect::<gst::Caps>()) == self)
     }
 }
 
@@ -124,8 +126,9 @@ fn entrances(content: &gst::Element) -> Vec<gst::Element> {
 }
 
 fn unlinked(element: &gst::Element) -> Vec<gst::Pad> {
-    let is_always =
-        |pad: &gst::Pad| pad.pad_template().is_none_or(|t| t.presence() == gst::PadPresence::Always) && !pad.is_linked();
+    let is_always = |pad: &gst::Pad| {
+        pad.pad_template().is_none_or(|t| t.presence() == gst::PadPresence::Always) && !pad.is_linked()
+    };
     element.sink_pads().into_iter().filter(is_always).collect()
 }
 
@@ -140,7 +143,11 @@ fn take_always(always: &mut Vec<gst::Pad>, stream: &Wanted, others: &[&gst::Elem
     let named = |pad: &gst::Pad| pad.parent_element().is_some_and(|e| e.name() == stream.name);
     let takes = |pad: &gst::Pad| stream.caps.as_ref().is_some_and(|caps| pad.query_caps(None).can_intersect(caps));
     let fits = |pad: &gst::Pad| stream.media.fits(&pad.query_caps(None));
-    let at = always.iter().position(named).or_else(|| always.iter().position(takes)).or_else(|| always.iter().position(fits));
+    let at = always
+        .iter()
+        .position(named)
+        .or_else(|| always.iter().position(takes))
+        .or_else(|| always.iter().position(fits));
     // With nothing better to be had, what it refuses is said by the flow.
     let at = at.or_else(|| (!always.is_empty() && others.is_empty()).then_some(0))?;
     Some(always.remove(at))
@@ -152,7 +159,8 @@ fn request(element: &gst::Element, stream: &Wanted) -> Option<gst::Pad> {
         .into_iter()
         .filter(|t| t.direction() == gst::PadDirection::Sink && t.presence() == gst::PadPresence::Request)
         .collect();
-    let by_name = stream.media.templates().iter().filter_map(|name| templates.iter().find(|t| t.name_template() == *name));
+    let by_name =
+        stream.media.templates().iter().filter_map(|name| templates.iter().find(|t| t.name_template() == *name));
     let takes = |t: &&gst::PadTemplate| stream.caps.as_ref().is_some_and(|caps| t.caps().can_intersect(caps));
     let by_caps = templates.iter().filter(takes);
     let by_media = templates.iter().filter(|t| stream.media.fits(t.caps()));
@@ -160,7 +168,11 @@ fn request(element: &gst::Element, stream: &Wanted) -> Option<gst::Pad> {
         let name = template.name_template();
         // There is one of it only, and asking again is a complaint in the log.
         let is_taken = !name.contains('%') && element.static_pad(name).is_some();
-        if is_taken { None } else { element.request_pad(template, None, stream.caps.as_ref().filter(|caps| caps.is_fixed())) }
+        if is_taken {
+            None
+        } else {
+            element.request_pad(template, None, stream.caps.as_ref().filter(|caps| caps.is_fixed()))
+        }
     })
 }
 
@@ -247,7 +259,10 @@ mod tests {
     fn streams_by_number_go_by_what_they_are() {
         let streams = [wanted("sink_0", Media::Audio), wanted("sink_1", Media::Video), wanted("sink_2", Media::Audio)];
         assert_eq!(targets("matroskamux ! fakesink", &streams).unwrap(), ["audio_0", "video_0", "audio_1"]);
-        assert_eq!(targets("splitmuxsink", &[wanted("video", Media::Video), wanted("sink_0", Media::Video)]).unwrap()[0], "video");
+        assert_eq!(
+            targets("splitmuxsink", &[wanted("video", Media::Video), wanted("sink_0", Media::Video)]).unwrap()[0],
+            "video"
+        );
     }
 
     #[test]

@@ -8,7 +8,6 @@ use std::sync::mpsc;
 
 use gst::glib;
 use gst::prelude::*;
-use gst_base::prelude::*;
 
 use super::control::{Event, Events};
 use super::description;
@@ -155,9 +154,8 @@ impl Instance {
         let instance = Self { id, shell, inputs, muxes, written, work };
         let threads = instance.inputs.iter().try_for_each(|(_, input)| input.start());
         let name = format!("{}:child", bin.name());
-        let threads = threads.and_then(|()| {
-            std::thread::Builder::new().name(name).spawn(move || worker.work(&orders)).map(drop)
-        });
+        let threads =
+            threads.and_then(|()| std::thread::Builder::new().name(name).spawn(move || worker.work(&orders)).map(drop));
         if let Err(err) = threads {
             instance.close();
             instance.detach(bin);

@@ -10,7 +10,11 @@ use super::failure::Failure;
 use super::instance::Id;
 
 /// Judges the messages of an instance.
-pub fn judge(id: Id, sync: bool, events: Events) -> impl Fn(gst::Message) -> Option<gst::Message> + Send + Sync + 'static {
+pub fn judge(
+    id: Id,
+    sync: bool,
+    events: Events,
+) -> impl Fn(gst::Message) -> Option<gst::Message> + Send + Sync + 'static {
     move |message| {
         use gst::MessageView as View;
         match message.view() {

@@ -40,7 +40,8 @@ impl Numbering {
             let is_file = element.factory().is_some_and(|factory| factory.name() == "filesink");
             let parent = element.parent().map(|parent| parent.type_());
             // One that a bin of its own keeps is that bin's affair.
-            if is_file && parent.is_none_or(|type_| type_ == gst::Bin::static_type() || type_.name().ends_with("Shell")) {
+            if is_file && parent.is_none_or(|type_| type_ == gst::Bin::static_type() || type_.name().ends_with("Shell"))
+            {
                 element.set_property("append", true);
             }
         }

@@ -116,7 +116,7 @@ impl Control {
         match &self.phase {
             Phase::Running(run) if run.instance.muxes && run.instance.taken() > 0 => self.close(bin),
             Phase::Closing(..) | Phase::Stopping(..) | Phase::Waiting(_) | Phase::Wedged(..) | Phase::GivenUp => {}
-            Phase::Stopped if !self.runs() => {}
+            Phase::Stopped if !self.open => {}
             _ => {
                 super::control::hold_all(bin);
                 match self.take_instance() {

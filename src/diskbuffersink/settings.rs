@@ -65,10 +65,8 @@ impl Settings {
         if self.only_records() && self.buffer.persist == Persist::Spill {
             return Err(gst::error_msg!(
                 gst::ResourceError::Settings,
-                (
-                    "persist=spill keeps nothing on the disk when there is no sink: set \"sink-description\", or \
-                     persist=always to record"
-                )
+                ("persist=spill keeps nothing on the disk when there is no sink: set \"sink-description\", or \
+                     persist=always to record")
             ));
         }
         Ok(())
@@ -79,7 +77,9 @@ impl Settings {
         match property {
             "stream-name" => Some(self.stream_name(pad).to_value()),
             // Nobody takes what is recorded: it is there to be read by others, until limits say otherwise.
-            "retention-time" if self.only_records() && self.buffer.retention_time == 0 && self.buffer.retention_bytes == 0 => {
+            "retention-time"
+                if self.only_records() && self.buffer.retention_time == 0 && self.buffer.retention_bytes == 0 =>
+            {
                 Some(FOR_EVER.to_value())
             }
             _ => self.buffer.get(property),

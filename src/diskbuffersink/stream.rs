@@ -80,7 +80,10 @@ impl Stream {
 
     /// The caps that come in, or what upstream says it may send.
     fn caps(&self) -> Option<gst::Caps> {
-        self.pad.current_caps().or_else(|| Some(self.pad.peer_query_caps(None))).filter(|caps| !caps.is_any() && !caps.is_empty())
+        self.pad
+            .current_caps()
+            .or_else(|| Some(self.pad.peer_query_caps(None)))
+            .filter(|caps| !caps.is_any() && !caps.is_empty())
     }
 
     /// What the child has to have a place for.

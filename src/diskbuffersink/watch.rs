@@ -83,7 +83,9 @@ impl Control {
             }
             return;
         }
-        let Some(timeout) = bin.imp().restart_timeout().filter(|timeout| run.moved.elapsed() >= *timeout) else { return };
+        let Some(timeout) = bin.imp().restart_timeout().filter(|timeout| run.moved.elapsed() >= *timeout) else {
+            return;
+        };
         let starved: Vec<_> = streams
             .iter()
             .zip(&progress)
