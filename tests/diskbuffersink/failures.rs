@@ -136,7 +136,7 @@ fn max_retries_ends_in_the_original_error() {
     let station = Station::faulty("gives-up", temp.path(), &[("max-retries", "3")]).playing();
     station.start_stream(&h264_caps());
     station.push(0..10);
-    station.faults.wait_for(0..10);
+    until("they are believed to have arrived", || station.stat("delivered") == 10);
     station.faults.mood(Mood::Fails);
     station.push(10..20);
     let text = station.error();
