@@ -227,7 +227,14 @@ fn the_pipeline_sees_no_change_of_state_and_no_clock() {
         use gst::MessageType as T;
         let unwanted = matches!(
             message.type_(),
-            T::Error | T::Eos | T::AsyncStart | T::AsyncDone | T::StateDirty | T::ClockLost | T::NewClock | T::RequestState
+            T::Error
+                | T::Eos
+                | T::AsyncStart
+                | T::AsyncDone
+                | T::StateDirty
+                | T::ClockLost
+                | T::NewClock
+                | T::RequestState
         );
         let changed = message.type_() == T::StateChanged && message.src().is_some_and(|src| watch.contains(src));
         if unwanted || changed {
@@ -242,7 +249,10 @@ fn the_pipeline_sees_no_change_of_state_and_no_clock() {
     station.bus.unset_sync_handler();
     assert_eq!(*watched.lock().unwrap(), Vec::<String>::new());
     let (result, state, pending) = station.pipeline.state(gst::ClockTime::ZERO);
-    assert_eq!((result, state, pending), (Ok(gst::StateChangeSuccess::Success), gst::State::Playing, gst::State::VoidPending));
+    assert_eq!(
+        (result, state, pending),
+        (Ok(gst::StateChangeSuccess::Success), gst::State::Playing, gst::State::VoidPending)
+    );
 }
 
 #[test]
