@@ -325,7 +325,7 @@ impl ElementImpl for DiskBufferSink {
             return self.parent_send_event(event);
         }
         // As sinks do; the child may keep whoever sends it an event.
-        self.streams().iter().fold(false, |sent, stream| stream.pad.push_event(event.clone()) || sent)
+        self.streams().iter().filter(|stream| stream.pad.push_event(event.clone())).count() > 0
     }
 
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
