@@ -12,6 +12,7 @@ use gst::glib;
 extern crate self as gststreambuffer;
 
 mod diskbuffer;
+mod diskbuffersink;
 mod diskbuffersrc;
 #[cfg(test)]
 #[path = "../fuzz/src/entry.rs"]
@@ -23,6 +24,7 @@ mod store;
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
     diskbuffer::register(plugin)?;
+    diskbuffersink::register(plugin)?;
     diskbuffersrc::register(plugin)
 }
 

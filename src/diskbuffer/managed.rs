@@ -8,7 +8,7 @@
 //!
 //! 1. [`hold`](DiskBuffer::hold) each member: with a reason when downstream has failed, without one when it is to be closed in
 //!    order. Does not wait.
-//! 2. In order: [`wait_until_idle`](DiskBuffer::wait_until_idle), then [`push_eos`](DiskBuffer::push_eos), and wait for downstream's own
+//! 2. In order: [`wait_until_idle`](DiskBuffer::wait_until_idle), then give the peer an end of stream, and wait for downstream's own
 //!    end of stream. If it fails in that, `hold` with a reason makes it a failure.
 //!    After a failure: set downstream to NULL, which ends a push that is under way; how that push ends is not a refusal.
 //! 3. Link what is new to the source pad, start it.
@@ -22,7 +22,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::DiskBuffer;
@@ -147,7 +146,9 @@ impl DiskBuffer {
 
     /// Ends the stream of the present downstream, and of it alone: the pads of this element stay open. To be called while the
     /// element is held and idle, from a thread that may block as long as downstream does. False when downstream did not take it.
+    #[cfg(test)]
     pub(crate) fn push_eos(&self) -> bool {
+        use gst::prelude::*;
         let peer = self.imp().srcpad.peer();
         peer.is_some_and(|peer| peer.send_event(gst::event::Eos::new()))
     }

@@ -99,22 +99,20 @@ mod delivery;
 mod giving_up;
 mod imp;
 mod ingest;
-#[allow(dead_code, reason = "for bins around this element")]
 pub(crate) mod joint;
-#[allow(dead_code, reason = "for bins around this element")]
 pub(crate) mod managed;
 #[cfg(test)]
 mod managed_tests;
 mod outcome;
 mod output;
 mod pace;
-mod properties;
+pub(crate) mod properties;
 mod push;
-mod queries;
+pub(crate) mod queries;
 mod resume;
 mod room;
 mod sent;
-mod settings;
+pub(crate) mod settings;
 mod spool;
 mod state;
 mod stats;
