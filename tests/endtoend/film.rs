@@ -1,0 +1,102 @@
+//! What a line of elements sends, known beforehand: encoders give the same bytes each time, live or not, so each picture and each
+//! frame of sound is recognised by a checksum.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hasher};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use gst::prelude::*;
+
+use crate::common::{init, wait_for_eos};
+use crate::frames;
+
+/// One stream, by the checksums of its pictures or frames in order.
+pub struct Film {
+    kind: Kind,
+    positions: HashMap<u64, Vec<usize>>,
+    pub length: usize,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Pictures,
+    Sound,
+}
+
+impl Film {
+    /// Of a line that ends in H.264.
+    pub fn of_pictures(line: &str) -> Self {
+        Self::of(Kind::Pictures, line)
+    }
+
+    /// Of a line that ends in AAC.
+    pub fn of_sound(line: &str) -> Self {
+        Self::of(Kind::Sound, line)
+    }
+
+    fn of(kind: Kind, line: &str) -> Self {
+        init();
+        let checksums = kind.checksums(&line.replace(" is-live=true", ""));
+        assert!(!checksums.is_empty(), "{line}");
+        let mut positions = HashMap::<u64, Vec<usize>>::new();
+        for (position, checksum) in checksums.iter().enumerate() {
+            positions.entry(*checksum).or_default().push(position);
+        }
+        Self { kind, positions, length: checksums.len() }
+    }
+
+    /// The numbers of what a recording holds; `None` for what was never sent, or is damaged.
+    pub fn recognise(&self, recording: &Path, demuxer: &str) -> Vec<Option<usize>> {
+        let source = format!("filesrc location=\"{}\" ! {demuxer}", recording.display());
+        let checksums = self.kind.checksums(source.trim_end_matches([' ', '!']));
+        let mut next = 0;
+        checksums
+            .iter()
+            .map(|checksum| {
+                // Should two be equal, it is the one that is due.
+                let number = *self.positions.get(checksum)?.iter().min_by_key(|number| number.abs_diff(next))?;
+                next = number + 1;
+                Some(number)
+            })
+            .collect()
+    }
+}
+
+impl Kind {
+    /// Of what `source` gives up to its end, which may be ragged.
+    fn checksums(self, source: &str) -> Vec<u64> {
+        let list = Arc::new(Mutex::new(Vec::new()));
+        let note = {
+            let list = Arc::clone(&list);
+            move |checksum| list.lock().unwrap().push(checksum)
+        };
+        match self {
+            Self::Pictures => {
+                let pipeline = frames::pipeline(source, note).unwrap();
+                pipeline.set_state(gst::State::Playing).unwrap();
+                let _ = frames::finish(&pipeline, &AtomicBool::new(false));
+            }
+            Self::Sound => sound(source, note),
+        }
+        std::mem::take(&mut list.lock().unwrap())
+    }
+}
+
+fn sound(source: &str, note: impl Fn(u64) + Send + 'static) {
+    let text = format!("{source} ! aacparse ! audio/mpeg,stream-format=raw ! appsink name=frames sync=false");
+    let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("frames").and_downcast::<gst_app::AppSink>().unwrap();
+    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&sample.buffer().ok_or(gst::FlowError::Error)?.map_readable().map_err(|_| gst::FlowError::Error)?);
+        note(hasher.finish());
+        Ok(gst::FlowSuccess::Ok)
+    });
+    sink.set_callbacks(callbacks.build());
+    pipeline.set_state(gst::State::Playing).unwrap();
+    wait_for_eos(&pipeline);
+    pipeline.set_state(gst::State::Null).unwrap();
+}
