@@ -4,11 +4,13 @@
 #[path = "../diskbuffer/common.rs"]
 #[allow(dead_code)]
 mod common;
+mod examples;
 mod film;
 #[path = "../../examples/shared/frames.rs"]
 #[allow(dead_code)]
 mod frames;
 mod outages;
+mod places;
 mod sender;
 #[path = "../shared/servers.rs"]
 mod servers;

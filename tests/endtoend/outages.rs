@@ -2,13 +2,13 @@
 //! and never ends before its stream does.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::common::{PATIENCE, until};
+use crate::common::PATIENCE;
 use crate::film::Film;
+use crate::places::{End, Place, Tcp};
 use crate::sender::Sender;
-use crate::servers::{Nginx, Process, Server, Srt, free_port};
+use crate::servers::{Nginx, Server, Srt, free_port};
 use crate::verdict;
 
 /// So small that many of them run at once.
@@ -31,14 +31,6 @@ struct Plan {
     ends: &'static [End],
     /// What more is put on the line.
     properties: &'static str,
-}
-
-#[derive(Clone, Copy)]
-enum End {
-    Orderly,
-    Killed,
-    /// For as long as it is away it keeps its connections and reads nothing; then it is killed.
-    Frozen,
 }
 
 const SHORT: Plan = Plan {
@@ -66,60 +58,6 @@ impl Plan {
 
     fn line(&self, line: &str, per_second: f64) -> String {
         line.replace("COUNT", &format!("{}", (self.seconds() * per_second).ceil()))
-    }
-}
-
-/// A server and what it recorded: a directory for each time that it was there.
-struct Place<'a> {
-    server: &'a dyn Server,
-    directory: PathBuf,
-    process: Option<Process>,
-    visits: usize,
-}
-
-impl<'a> Place<'a> {
-    fn new(server: &'a dyn Server, directory: &Path) -> Self {
-        Self { server, directory: directory.into(), process: None, visits: 0 }
-    }
-
-    fn visit(&self, number: usize) -> PathBuf {
-        self.directory.join(format!("visit-{number}"))
-    }
-
-    fn open(&mut self) {
-        self.visits += 1;
-        let directory = self.visit(self.visits);
-        std::fs::create_dir(&directory).unwrap();
-        self.process = Some(self.server.start(&directory));
-    }
-
-    fn signal(&self, name: &str) {
-        self.process.as_ref().unwrap().signal(name);
-    }
-
-    fn close(&mut self, end: End) {
-        let Some(mut process) = self.process.take() else { return };
-        if let End::Orderly = end {
-            process.interrupt();
-        }
-    }
-
-    /// In the order in which they were made.
-    fn recordings_of(&self, visit: usize) -> Vec<PathBuf> {
-        let recorded = |path: &PathBuf| path.extension().is_some_and(|e| e == "flv" || e == "ts" || e == "h264");
-        let entries = std::fs::read_dir(self.visit(visit)).unwrap().flatten().map(|entry| entry.path());
-        let mut paths: Vec<_> = entries.filter(recorded).collect();
-        paths.sort();
-        paths
-    }
-
-    fn recordings(&self) -> Vec<PathBuf> {
-        (1..=self.visits).flat_map(|visit| self.recordings_of(visit)).collect()
-    }
-
-    /// Bytes of this visit so far.
-    fn received(&self) -> u64 {
-        self.recordings_of(self.visits).iter().map(|path| path.metadata().map_or(0, |metadata| metadata.len())).sum()
     }
 }
 
@@ -174,36 +112,6 @@ fn pictures_and_sound(what: &str, server: &dyn Server, plan: &Plan, sink: &str) 
     for (kind, film) in [("pictures", Film::of_pictures(&source)), ("sound", Film::of_sound(&sound))] {
         let seen: Vec<_> = recordings.iter().map(|path| film.recognise(path, server.demuxer())).collect();
         verdict::complete(&format!("{what}, {kind}"), film.length, &seen);
-    }
-}
-
-/// `tcpserversrc` in another process.
-struct Tcp {
-    port: u16,
-}
-
-impl Server for Tcp {
-    fn start(&self, directory: &Path) -> Process {
-        let mut process = Process(
-            Command::new("gst-launch-1.0")
-                .args(["-q", "tcpserversrc", "host=127.0.0.1", &format!("port={}", self.port), "!"])
-                .args(["filesink", "buffer-mode=unbuffered", "location=received.h264"])
-                .current_dir(directory)
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap(),
-        );
-        let listening = format!(":{:04X} 00000000:0000 0A", self.port);
-        until("the TCP server listens", || {
-            assert_eq!(process.0.try_wait().unwrap(), None, "gst-launch-1.0 has ended");
-            std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&listening)
-        });
-        process
-    }
-
-    fn demuxer(&self) -> &'static str {
-        ""
     }
 }
 

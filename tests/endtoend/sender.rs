@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -16,21 +16,26 @@ pub struct Sender {
 impl Sender {
     /// Runs `gst-launch-1.0 LINE` through a shell, so that the line is what a user would type; its output goes into `directory`.
     pub fn start(directory: &Path, line: &str) -> Self {
-        Self::start_as("sender", directory, line)
-    }
-
-    pub fn start_as(name: &str, directory: &Path, line: &str) -> Self {
-        let log = directory.join(format!("{name}.log"));
-        let output = File::create(&log).unwrap();
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec gst-launch-1.0 -m {line}")]);
-        command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
+        Self::run("sender", directory, command)
+    }
+
+    /// Runs any command that uses the plugin; whatever it prints goes into the file `name`.log.
+    pub fn run(name: &str, directory: &Path, mut command: Command) -> Self {
+        let log = directory.join(format!("{name}.log"));
+        let output = File::create(&log).unwrap();
+        command.stdout(output.try_clone().unwrap()).stderr(output);
         use_plugin(&mut command);
         Self { process: Process(command.spawn().unwrap()), log }
     }
 
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log).unwrap()).into_owned()
+    }
+
+    pub fn child(&mut self) -> &mut Child {
+        &mut self.process.0
     }
 
     pub fn id(&self) -> u32 {
@@ -42,8 +47,9 @@ impl Sender {
         self.process.0.wait().unwrap();
     }
 
-    pub fn interrupt(&mut self) {
-        self.process.interrupt();
+    /// What Ctrl-C does.
+    pub fn interrupt(&self) {
+        self.process.signal("INT");
     }
 
     pub fn has_ended(&mut self) -> bool {
@@ -51,7 +57,7 @@ impl Sender {
     }
 
     pub fn assert_runs(&mut self) {
-        assert!(!self.has_ended(), "gst-launch-1.0 has ended:\n{}", self.last_lines());
+        assert!(!self.has_ended(), "it has ended:\n{}", self.last_lines());
     }
 
     /// Lets some time pass, through which it has to run.
@@ -80,7 +86,7 @@ impl Sender {
             if let Some(status) = self.process.0.try_wait().unwrap() {
                 break status;
             }
-            assert!(start.elapsed() < patience, "gst-launch-1.0 does not end:\n{}", self.last_lines());
+            assert!(start.elapsed() < patience, "it does not end:\n{}", self.last_lines());
             std::thread::sleep(Duration::from_millis(20));
         };
         assert!(status.success(), "{status}\n{}", self.last_lines());
