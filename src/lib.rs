@@ -8,15 +8,18 @@
 use gst::glib;
 
 mod diskbuffer;
+mod diskbuffersrc;
 #[cfg(test)]
 #[path = "../fuzz/src/entry.rs"]
 mod fuzz;
+mod location;
 mod media;
 mod store;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
-    diskbuffer::register(plugin)
+    diskbuffer::register(plugin)?;
+    diskbuffersrc::register(plugin)
 }
 
 gst::plugin_define!(

@@ -18,6 +18,7 @@ use super::push::{Refused, from_record};
 use super::settings::Settings;
 use super::state::State;
 use super::tail::{Content, Item};
+use crate::media::beginning::Leading;
 use crate::media::event::{self, Decoded};
 use crate::media::nal::ParameterSets;
 use crate::store::{Body, Domain, Record, Sequence, Slot, StateMap, StoreError, Sync};
@@ -49,8 +50,7 @@ pub struct Delivery {
     pub(super) caps: Option<gst::Caps>,
     pub(super) segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     pub(super) start: Start,
-    /// Leading pictures before this PTS are left out.
-    pub(super) skip_before: Option<gst::ClockTime>,
+    pub(super) leading: Leading,
     pub(super) retry_at: Option<Instant>,
     pub(super) attempts: u32,
     /// Latest running time sent, in ns.
@@ -408,7 +408,7 @@ impl DiskBuffer {
         d.pace = None;
         let fresh = (position >= end || position == began) && !flush && !d.gap;
         d.start = if fresh { Start::Continuing } else { Start::Discont };
-        d.skip_before = None;
+        d.leading = Leading::default();
         for (_, value) in sticky {
             match event::decode(&value) {
                 Decoded::Domain(domain) => self.enter_domain(d, domain),

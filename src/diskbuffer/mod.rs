@@ -104,6 +104,8 @@ mod tail;
 mod tender;
 mod watermark;
 
+pub(crate) use settings::AckMode;
+
 glib::wrapper! {
     /// The `diskbuffer` element.
     pub struct DiskBuffer(ObjectSubclass<imp::DiskBuffer>) @extends gst::Element, gst::Object;

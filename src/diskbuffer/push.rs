@@ -11,10 +11,9 @@ use super::imp::{CAT, DiskBuffer, Session};
 use super::outcome::Passed;
 use super::output::running_time;
 use super::tail::{Content, Item};
-use crate::media::buffer::{self, Facts};
-use crate::media::event::{self, Decoded};
+use crate::media::buffer::Facts;
 use crate::store::domains::same_run;
-use crate::store::{Body, Record, Sequence, Totals};
+use crate::store::{Record, Sequence, Totals};
 
 /// Caps that downstream has refused, and what was left out because of them.
 pub(super) struct Refused {
@@ -234,31 +233,9 @@ impl DiskBuffer {
 
 pub(super) fn from_record(record: Record) -> Item {
     let (sequence, before, after, arrival) = (record.sequence, record.before, record.after(), record.arrival);
-    let content = match record.body {
-        Body::Buffer(header) => {
-            let facts = Facts {
-                sync: header.sync,
-                leading: header.leading,
-                list_remaining: header.list_remaining,
-                running_time: header.running_time,
-                captured_at: header.captured_at,
-                arrival: Some(arrival),
-            };
-            Content::Buffer {
-                buffer: buffer::restore(&header, record.payload, &mut |name| {
-                    gst::debug!(CAT, "Nobody here knows the meta {name}: left out");
-                }),
-                facts,
-            }
-        }
-        Body::Event | Body::State { .. } => match event::decode(record.payload.as_ref()) {
-            Decoded::Event(event) => Content::Event(event),
-            Decoded::Domain(domain) => Content::Domain(domain),
-            Decoded::ParameterSets(sets) => Content::Sets(sets),
-            Decoded::Nothing => Content::Nothing,
-        },
-        Body::Snapshot(_) => Content::Nothing,
-    };
+    let content = Content::of(record.body, record.payload, arrival, &mut |name| {
+        gst::debug!(CAT, "Nobody here knows the meta {name}: left out");
+    });
     let adds = after.since(before);
     Item { sequence, before, adds, stored: true, arrived: None, coded: None, content }
 }

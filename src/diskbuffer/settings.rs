@@ -280,11 +280,7 @@ impl Default for Settings {
 impl Settings {
     /// The directory to use: the property, else one below systemd's state directory.
     pub fn resolved_location(&self) -> Option<PathBuf> {
-        self.location.clone().or_else(|| {
-            let dirs = std::env::var_os("STATE_DIRECTORY")?;
-            let first = std::env::split_paths(&dirs).next().filter(|p| !p.as_os_str().is_empty())?;
-            Some(first.join("streambuffer"))
-        })
+        crate::location::resolve(self.location.as_deref())
     }
 
     pub fn store_options(&self) -> StoreOptions {

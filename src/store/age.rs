@@ -107,10 +107,14 @@ impl Log {
         let mut due = None;
         for _ in 0..ROUNDS {
             if start.at != cursor.log_start {
-                start = Start { at: cursor.log_start, arrival: self.arrival_at(stream, cursor.log_start)?, next: None };
+                start = Start {
+                    at: cursor.log_start,
+                    arrival: self.view(stream).arrival_at(cursor.log_start)?,
+                    next: None,
+                };
             }
             if start.next.is_none() {
-                start.next = self.next_sync(stream, cursor.log_start, |_, _| true)?;
+                start.next = self.view(stream).next_sync(cursor.log_start, |_, _| true)?;
             }
             let Some((sequence, entry)) = start.next.filter(|next| next.0 <= cursor.resume) else {
                 if cursor.totals.bytes.saturating_sub(cursor.log_start_bytes) > MAX_UNINDEXED {
@@ -147,11 +151,11 @@ impl Log {
         }
         let cursor = stream.cursor();
         let too_old = |arrival| self.time.age(arrival) >= max_age;
-        if !self.arrival_at(stream, cursor.resume)?.is_some_and(too_old) {
+        if !self.view(stream).arrival_at(cursor.resume)?.is_some_and(too_old) {
             return Ok(None);
         }
         let end = stream.written_mark();
-        let young = self.next_sync(stream, cursor.resume, |_, entry| !too_old(entry.arrival))?;
+        let young = self.view(stream).next_sync(cursor.resume, |_, entry| !too_old(entry.arrival))?;
         Ok(Some(young.map_or(end, |(sequence, entry)| Mark { sequence, totals: entry.totals })))
     }
 

@@ -177,6 +177,11 @@ pub fn create(path: &Path) -> Result<(), StoreError> {
     sync_directory(parent).map_err(failed)
 }
 
+/// Whether there is a store, or nothing yet; refuses what is not ours. Changes nothing.
+pub fn is_store(path: &Path) -> Result<bool, StoreError> {
+    Ok(check(path)? == Found::Store && path.join(DATABASE).join("CURRENT").exists())
+}
+
 /// Reads `FORMAT` and refuses what is not ours. Changes nothing.
 fn check(path: &Path) -> Result<Found, StoreError> {
     let format = path.join(FORMAT);

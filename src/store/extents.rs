@@ -62,6 +62,8 @@ pub struct Extents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub extent: u32,
+    /// Number of the boot in which it was opened.
+    pub boot: u32,
     /// First sequence of the stream in it.
     pub first: Sequence,
     /// Where the next extent begins for the stream; `None` in the newest.
@@ -155,10 +157,26 @@ impl Extents {
                 let first = self.first(index, stream)?.sequence;
                 let end = self.first(index + 1, stream).map(|f| f.sequence);
                 // Nothing of the stream in it.
-                (end != Some(first)).then_some(Span { extent: self.entries[index].id, first, end })
+                let Entry { id: extent, boot, .. } = self.entries[index];
+                (end != Some(first)).then_some(Span { extent, boot, first, end })
             })
             .take(limit)
             .collect()
+    }
+
+    /// The stretch in which the last number before `sequence` lies.
+    pub fn span_before(&self, stream: u32, sequence: Sequence) -> Option<Span> {
+        let mut index = self.locate(stream, sequence.saturating_sub(1)) + 1;
+        while let Some(before) = index.checked_sub(1) {
+            index = before;
+            let first = self.first(index, stream)?.sequence;
+            let end = self.first(index + 1, stream).map(|f| f.sequence);
+            if first < sequence && end != Some(first) {
+                let Entry { id: extent, boot, .. } = self.entries[index];
+                return Some(Span { extent, boot, first, end });
+            }
+        }
+        None
     }
 
     /// The extents with something of `stream` up to the one in which `sequence` lies, in order.

@@ -20,6 +20,7 @@ use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
 use super::highwater::{Gauge, HighWater};
+use super::leases::Leases;
 use super::record::{self, Body, Header};
 use super::retention::{LogStarts, drop_below_log_start};
 use super::salvage::{self, Incident, RecoveryMode};
@@ -85,6 +86,7 @@ pub struct Log {
     /// Damage was met.
     doubtful: AtomicBool,
     pub gauge: Mutex<Gauge>,
+    pub leases: Leases,
     /// What the openers of streams have to be told.
     pub incidents: Mutex<Vec<Incident>>,
     /// Ends as a killed process does.
@@ -248,10 +250,13 @@ impl Log {
             fault: Fault::default(),
             doubtful: AtomicBool::new(false),
             gauge: Mutex::new(Gauge::after(&high)),
+            leases: Leases::default(),
             incidents: Mutex::new(incidents),
             #[cfg(test)]
             abandoned: AtomicBool::new(false),
         };
+        // Before anything is trimmed.
+        log.honour_leases();
         log.begin_extent(id)?;
         for stream in log.stream_list() {
             let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();

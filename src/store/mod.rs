@@ -22,6 +22,7 @@ mod age;
 mod aside;
 mod budget;
 pub mod clock;
+mod consumer;
 mod cursor;
 mod directory;
 pub mod domains;
@@ -36,13 +37,17 @@ mod handle;
 mod health;
 mod highwater;
 mod holes;
+mod leases;
 mod log;
+mod playback;
 mod reader;
 pub mod record;
 mod registry;
+mod replica;
 mod retention;
 mod salvage;
 pub mod schema;
+mod seek;
 mod stream;
 mod survey;
 mod walk;
@@ -60,16 +65,19 @@ use std::time::Duration;
 
 pub use age::Retention;
 pub use clock::{Arrival, ClockStep, wall_clock};
-pub use cursor::Cause;
+pub use consumer::Consumer;
+pub use cursor::{Cause, Pass};
 pub use domains::Domain;
 pub use durability::Durability;
 pub use error::StoreError;
 pub use giving_up::{GivenUp, Plan};
 pub use log::StoreOptions;
+pub use playback::{ReaderOptions, StreamReader, stream_names};
 pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, StateMap, Sync, Totals};
 pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
-pub use stream::{Mark, NewRecord, Stream, Tender};
+pub use seek::SyncPoint;
+pub use stream::{Chunk, Mark, NewRecord, Stream, Tender};
 
 /// A store that is open in this process. Cheap to clone; closes with its last handle.
 #[derive(Clone)]

@@ -133,6 +133,8 @@ pub(super) struct Progress {
     trimmed: Trimmed,
     pub retention: Retention,
     pub start: Start,
+    /// What the slowest consumer with a valid lease has to be fed from when it comes back.
+    pub held: Option<Sequence>,
     pub holes: Arc<Holes>,
     pub holes_dirty: bool,
     /// How many were cut.
@@ -150,9 +152,10 @@ pub struct Head {
 }
 
 impl Progress {
-    /// Without retention the log start is the resume point.
+    /// Without retention, and with nobody who needs more, the log start is the resume point.
     pub fn settle_log_start(&mut self) {
-        if !self.retention.keeps_delivered() {
+        let resume = self.cursor.resume;
+        if !self.retention.keeps_delivered() && self.held.is_none_or(|held| held >= resume) {
             self.cursor.log_start = self.cursor.resume;
             self.cursor.log_start_bytes = self.cursor.totals.bytes;
         }
@@ -230,6 +233,11 @@ impl StreamLog {
 
     pub fn cursor(&self) -> CursorRecord {
         lock(&self.progress).cursor
+    }
+
+    /// What consumers need from now on.
+    pub fn hold(&self, held: Option<Sequence>) {
+        lock(&self.progress).held = held;
     }
 
     /// After the last number that was given out.
@@ -485,7 +493,7 @@ impl Stream {
     ///
     /// The disk could not be read.
     pub fn oldest_pending_age(&self) -> Result<Option<Duration>, StoreError> {
-        let arrival = self.log().arrival_at(&self.stream, self.cursor().position)?;
+        let arrival = self.log().view(&self.stream).arrival_at(self.cursor().position)?;
         Ok(arrival.map(|arrival| self.log().time.age(arrival)))
     }
 

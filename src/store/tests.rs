@@ -11,6 +11,7 @@ use super::*;
 mod age;
 mod giving_up;
 mod many;
+mod playback;
 
 const SMALL: u64 = 8 << 20;
 
