@@ -7,7 +7,12 @@
 
 use gst::glib;
 
+/// As the tests know the crate.
+#[cfg(test)]
+extern crate self as gststreambuffer;
+
 mod diskbuffer;
+mod diskbuffersink;
 mod diskbuffersrc;
 #[cfg(test)]
 #[path = "../fuzz/src/entry.rs"]
@@ -19,6 +24,7 @@ mod store;
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
     diskbuffer::register(plugin)?;
+    diskbuffersink::register(plugin)
     diskbuffersrc::register(plugin)
 }
 

@@ -12,6 +12,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session, Signal};
+use super::managed::{Child, Hold, Trust};
 use super::outcome::{Draining, PROBATION, Probation};
 use super::pace::Pace;
 use super::push::{Refused, from_record};
@@ -77,6 +78,9 @@ pub struct Delivery {
     pub(super) media: u64,
     /// How often delivery began.
     pub(super) begun: u64,
+    /// As of the state.
+    pub(super) children: u64,
+    pub(super) child: Child,
     /// As of this round.
     pub(super) settings: Arc<Settings>,
 }
@@ -154,6 +158,8 @@ enum Step {
     Running,
     /// Downstream has accepted for long enough.
     Trust,
+    /// Go on where it stopped, to another downstream.
+    Renew,
 }
 
 /// Where delivery begins.
@@ -201,6 +207,7 @@ impl DiskBuffer {
                 self.emit(Signal::Pushing);
             }
             Step::Trust => self.trust(d, &session),
+            Step::Renew => self.renew(d, &session),
             Step::Deliver(Fetched::Memory(item)) => self.deliver_item(d, &session, item),
             Step::Deliver(Fetched::ReadAhead(record)) => self.deliver_item(d, &session, from_record(record)),
             Step::Deliver(Fetched::Disk { until }) => self.read(d, &session, until),
@@ -222,6 +229,25 @@ impl DiskBuffer {
                 continue;
             }
             state.skip();
+            if state.trust == Trust::Confirmed {
+                if d.probation.as_ref().is_some_and(|probation| probation.since.is_some()) {
+                    return Step::Trust;
+                }
+                state.trust = Trust::Given;
+                self.item_del.notify_all();
+            }
+            if state.hold != Hold::Released {
+                state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            if d.children != state.children {
+                d.children = state.children;
+                d.child = Child::Fresh;
+                d.retry_at = None;
+                if d.generation == state.generation {
+                    return Step::Renew;
+                }
+            }
             if let Some(retry_at) = d.retry_at {
                 let now = Instant::now();
                 if now < retry_at {
@@ -284,7 +310,7 @@ impl DiskBuffer {
     /// Nobody else may flush downstream until it is over; false when it is not the time.
     fn start_pushing(&self) -> bool {
         let mut state = self.state();
-        let may = state.flow.is_ok();
+        let may = state.flow.is_ok() && state.hold == Hold::Released;
         if may {
             state.pushing = Some(Instant::now());
         }
@@ -330,13 +356,17 @@ impl DiskBuffer {
 
     /// Where to go on, and the state in force there; `None` when that has changed while the disk was read.
     fn find_beginning(&self, d: &Delivery, session: &Session) -> Result<Option<Beginning>, StoreError> {
-        let (cursor, end) = {
+        let overlap = d.settings.replay_overlap > 0;
+        let (cursor, end, again) = {
             let state = self.state();
-            (state.cursor, state.end.sequence)
+            let ended = state.live_eos.is_some_and(|at| at < state.cursor.position);
+            (state.cursor, state.end.sequence, state.resend && (overlap || ended))
         };
-        let position = if cursor.position >= end {
+        let position = if again {
+            cursor.resume
+        } else if cursor.position >= end {
             end
-        } else if d.settings.replay_overlap == 0 && self.decodable_at(session, cursor.position) {
+        } else if !overlap && self.decodable_at(session, cursor.position) {
             cursor.position
         } else {
             cursor.resume
@@ -365,11 +395,12 @@ impl DiskBuffer {
             self.srcpad.push_event(gst::event::FlushStop::new(false));
             self.end_pushing();
         }
-        let (began, gap, outage) = {
+        let (began, gap, doubtful) = {
             let mut state = self.state();
-            (state.began, std::mem::take(&mut state.gap), state.outage.is_some())
+            let doubtful = state.outage.is_some() || state.trust == Trust::Probation;
+            (state.began, std::mem::take(&mut state.gap), doubtful)
         };
-        if outage {
+        if doubtful {
             d.probation = Some(Probation::default());
         }
         let found = loop {
@@ -395,6 +426,7 @@ impl DiskBuffer {
         d.expected = Some(position);
         {
             let mut state = self.state();
+            state.resend = false;
             state.taken_until = position;
             state.sending_from = position;
         }

@@ -83,20 +83,27 @@ use gst::glib;
 use gst::prelude::*;
 
 mod actions;
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../../tests/diskbuffer/common.rs"]
+mod common;
 mod delivery;
 mod giving_up;
 mod imp;
 mod ingest;
+pub(crate) mod managed;
+#[cfg(test)]
+mod managed_tests;
 mod outcome;
 mod output;
 mod pace;
-mod properties;
+pub(crate) mod properties;
 mod push;
 mod queries;
 mod resume;
 mod room;
 mod sent;
-mod settings;
+pub(crate) mod settings;
 mod spool;
 mod state;
 mod stats;

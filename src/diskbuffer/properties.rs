@@ -7,8 +7,10 @@ use gst::prelude::*;
 
 use super::settings::{DEFAULT_STREAM_NAME, Settings, Status};
 
-pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-    let default = Settings::default();
+pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| specs(&Settings::default()));
+
+/// A class of its own needs specs of its own.
+pub fn specs(default: &Settings) -> Vec<glib::ParamSpec> {
     let fraction = |name, nick, blurb, default: f64| {
         glib::ParamSpecDouble::builder(name).nick(nick).blurb(blurb).minimum(0.0).maximum(1.0).default_value(default)
     };
@@ -284,4 +286,4 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .read_only()
             .build(),
     ]
-});
+}

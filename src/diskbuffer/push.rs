@@ -8,6 +8,7 @@ use gst::subclass::prelude::*;
 
 use super::delivery::{Delivery, Fetched, Start, fetch};
 use super::imp::{CAT, DiskBuffer, Session};
+use super::managed::Child;
 use super::outcome::Passed;
 use super::output::running_time;
 use super::tail::{Content, Item};
@@ -52,7 +53,11 @@ fn passed(item: &Item) -> Passed {
 
 impl DiskBuffer {
     pub(super) fn deliver_item(&self, d: &mut Delivery, session: &Session, mut item: Item) {
+        if let Some(boundary) = self.boundary_before(d, &item) {
+            return self.stop_before(d, item, boundary);
+        }
         let mut accepted = false;
+        let mut ended = false;
         d.missing |= !d.follows(item.sequence);
         d.expected = Some(item.sequence + 1);
         match std::mem::replace(&mut item.content, Content::Nothing) {
@@ -72,7 +77,10 @@ impl DiskBuffer {
                 }
                 let eos = event.type_() == gst::EventType::Eos;
                 match self.deliver_event(d, session, item.sequence, event) {
-                    Ok(pushed) => accepted = eos && pushed,
+                    Ok(pushed) => {
+                        accepted = eos && pushed;
+                        ended = accepted;
+                    }
                     Err(flow) => return self.refused(d, flow),
                 }
             }
@@ -93,6 +101,9 @@ impl DiskBuffer {
             }
         }
         self.passed(d, session, &[passed(&item)], accepted);
+        if ended {
+            self.ended(d, item.sequence);
+        }
     }
 
     fn deliver_event(
@@ -127,8 +138,18 @@ impl DiskBuffer {
         let eos = event.type_() == gst::EventType::Eos;
         gst::debug!(CAT, imp = self, "Pushing {event:?}");
         let accepted = self.srcpad.push_event(event);
-        let refused = !accepted && if eos { self.srcpad.is_linked() } else { self.is_away() };
+        let needed = self.srcpad.is_linked() || self.manager().is_some();
+        let refused = !accepted && if eos { needed } else { self.is_away() };
         if refused { Err(gst::FlowError::Flushing) } else { Ok(true) }
+    }
+
+    /// The live end of stream has gone out.
+    fn ended(&self, d: &mut Delivery, at: Sequence) {
+        d.child = Child::Ended;
+        self.state().eos_sent = Some(at);
+        if let Some(manager) = self.manager() {
+            manager.delivered_eos(&self.obj());
+        }
     }
 
     /// Downstream was there and cannot take anything now: it has not refused the event, it has not seen it.
