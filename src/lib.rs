@@ -24,7 +24,7 @@ mod store;
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
     diskbuffer::register(plugin)?;
-    diskbuffersink::register(plugin)
+    diskbuffersink::register(plugin)?;
     diskbuffersrc::register(plugin)
 }
 

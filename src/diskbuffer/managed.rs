@@ -286,7 +286,7 @@ impl imp::DiskBuffer {
         d.probation = Some(Default::default());
         d.sticky.values_mut().for_each(|sticky| sticky.sent = false);
         d.start = super::delivery::Start::Discont;
-        d.skip_before = None;
+        d.leading = Default::default();
     }
 
     /// The present downstream has taken data.
