@@ -76,7 +76,6 @@ impl Control {
         hold_all(bin);
         let Some(instance) = self.take_instance() else { return };
         gst::info!(CAT, obj = bin, "Child {} is being closed", instance.id);
-        instance.end();
         let until = bin.imp().eos_timeout().map(|timeout| Instant::now() + timeout);
         self.phase = Phase::Closing(instance, until);
     }

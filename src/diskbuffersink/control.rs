@@ -15,7 +15,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::closing::Cut;
-use super::failure::Failure;
+use super::failure::{Failure, Refusal};
 use super::instance::{Id, Instance, Recipe};
 use super::stream::Stream;
 use super::watch::EndOfStream;
@@ -98,7 +98,7 @@ pub enum Phase {
     Starting(Instance, bool),
     Running(Run),
     /// It has refused data: the reason may follow as a message.
-    Doubting(Instance, gst::FlowError, Instant),
+    Doubting(Instance, Refusal, Instant),
     /// Its streams were ended: its own end of stream is awaited, for so long.
     Closing(Instance, Option<Instant>),
     /// It has had everything and has said so.
@@ -379,7 +379,9 @@ impl Control {
         }
         gst::debug!(CAT, obj = bin, "{} is refused: {flow}", buffer.name());
         if let Some(instance) = self.take_instance() {
-            self.phase = Phase::Doubting(instance, flow, Instant::now() + REASON_GRACE);
+            let caps = buffer.static_pad("src").and_then(|pad| pad.current_caps());
+            let refusal = Refusal { flow, pad: buffer.name().into(), caps };
+            self.phase = Phase::Doubting(instance, refusal, Instant::now() + REASON_GRACE);
         }
     }
 
@@ -388,7 +390,7 @@ impl Control {
             Phase::Stopping(..) | Phase::Wedged(..) => {
                 gst::debug!(CAT, obj = bin, "The child says on its way to NULL: {}", failure.text());
             }
-            Phase::Doubting(_, flow, _) if self.is_hopeless(*flow) => self.give_up_on(bin, failure),
+            Phase::Doubting(_, refusal, _) if self.is_hopeless(refusal.flow) => self.give_up_on(bin, failure),
             _ => self.fail(bin, failure),
         }
     }
@@ -401,9 +403,12 @@ impl Control {
     /// What only the clock tells.
     fn look(&mut self, bin: &DiskBufferSink) {
         let now = Instant::now();
+        if let Phase::Closing(instance, _) = &self.phase {
+            instance.end();
+        }
         match &self.phase {
-            Phase::Doubting(_, flow, until) if now >= *until => {
-                let (flow, failure) = (*flow, Failure::refused(*flow));
+            Phase::Doubting(_, refusal, until) if now >= *until => {
+                let (flow, failure) = (refusal.flow, Failure::refused(refusal));
                 if self.is_hopeless(flow) { self.give_up_on(bin, failure) } else { self.fail(bin, failure) }
             }
             Phase::Stopping(_, until, _) if now >= *until => self.wedged(bin),
@@ -426,7 +431,7 @@ impl Control {
         let until = |at: &Instant| at.saturating_duration_since(Instant::now());
         let phase = match &self.phase {
             Phase::Doubting(_, _, at) | Phase::Stopping(_, at, _) | Phase::Waiting(at) => until(at),
-            Phase::Closing(_, at) => at.as_ref().map_or(LONG, until).max(Duration::from_millis(20)),
+            Phase::Closing(..) => Duration::from_millis(10),
             Phase::Running(run) => self.next_watch(run),
             _ => LONG,
         };

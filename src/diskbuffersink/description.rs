@@ -25,7 +25,9 @@ fn quoted(text: &str) -> Vec<&str> {
 }
 
 fn explain(description: &str, err: &glib::Error, missing: &[String]) -> gst::ErrorMessage {
-    if let Some(name) = missing.first() {
+    let kind = err.kind::<gst::ParseError>();
+    // An element with a property that it does not have counts as missing too.
+    if let Some(name) = missing.first().filter(|_| kind == Some(gst::ParseError::NoSuchElement)) {
         return gst::error_msg!(
             gst::CoreError::MissingPlugin,
             (
@@ -36,7 +38,7 @@ fn explain(description: &str, err: &glib::Error, missing: &[String]) -> gst::Err
         );
     }
     let said = err.message();
-    match (err.kind::<gst::ParseError>(), quoted(said).as_slice()) {
+    match (kind, quoted(said).as_slice()) {
         (Some(gst::ParseError::NoSuchProperty), [property, element, ..]) => gst::error_msg!(
             gst::ResourceError::Settings,
             (

@@ -15,14 +15,35 @@ pub struct Failure {
     pub source: Option<String>,
 }
 
+/// A push that was not taken.
+#[derive(Debug)]
+pub struct Refusal {
+    pub flow: gst::FlowError,
+    pub pad: String,
+    pub caps: Option<gst::Caps>,
+}
+
 impl Failure {
     pub fn new(text: &str) -> Self {
         Self { error: glib::Error::new(gst::ResourceError::Failed, text), debug: None, source: None }
     }
 
     /// Downstream has refused, and nobody has said why.
-    pub fn refused(flow: gst::FlowError) -> Self {
-        Self::new(&format!("The sink has refused data without saying why: {flow}"))
+    pub fn refused(refusal: &Refusal) -> Self {
+        let Refusal { flow, pad, caps } = refusal;
+        match (flow, caps) {
+            (gst::FlowError::NotNegotiated, Some(caps)) => Self {
+                error: glib::Error::new(
+                    gst::StreamError::Format,
+                    &format!(
+                        "The sink does not take what comes on the pad \"{pad}\": {caps}. Put a parser, an encoder or a muxer \
+                         where it is missing; for what an earlier run has stored see on-unnegotiable"
+                    ),
+                ),
+                ..Self::new("")
+            },
+            _ => Self::new(&format!("The sink has refused data on the pad \"{pad}\" without saying why: {flow}")),
+        }
     }
 
     pub fn text(&self) -> String {
@@ -31,7 +52,10 @@ impl Failure {
 
     /// The original error as one of `element`.
     pub fn into_message(self, element: &DiskBufferSink, failures: u32) -> gst::Message {
-        let text = format!("{} (given up after {failures} failures in a row, see max-retries)", self.text());
+        let text = match failures {
+            0 | 1 => self.text(),
+            _ => format!("{} (given up after {failures} failures in a row, see max-retries)", self.text()),
+        };
         let own = [
             gst::CoreError::domain(),
             gst::ResourceError::domain(),

@@ -265,10 +265,11 @@ impl ElementImpl for DiskBufferSink {
         let taken: BTreeSet<String> = self.streams().iter().map(Stream::name).collect();
         let name = super::pads::name(template, name, &taken)?;
         let settings = lock(&self.settings).clone();
-        let stream = Stream::new(&name, template, &settings, &self.events)?;
+        let stream = Stream::new(&name, template, &settings, &self.events);
         let obj = self.obj();
         stream.buffer.hold(None);
-        if obj.add(&stream.buffer).is_err() || stream.buffer.sync_state_with_parent().is_err() {
+        let added = obj.add(&stream.buffer).and_then(|()| stream.connect());
+        if added.and_then(|()| stream.buffer.sync_state_with_parent()).is_err() {
             // It has posted why.
             let _ = stream.buffer.set_state(gst::State::Null);
             let _ = obj.remove(&stream.buffer);

@@ -5,6 +5,7 @@
 //! instance; when the child never returns from a state change, it goes on waiting by itself, and nobody else does.
 
 use std::sync::mpsc;
+use std::time::Duration;
 
 use gst::glib;
 use gst::prelude::*;
@@ -115,6 +116,8 @@ impl Instance {
             let mut inputs = Vec::new();
             for (stream, Place { pad, made }) in streams.iter().zip(places) {
                 pads.extend(made);
+                // In NULL: what it takes at any time.
+                stream.set_accepts(pad.query_caps(None));
                 let input = Input::new(&stream.name());
                 let link = || -> Result<gst::Pad, String> {
                     shell.add(&input).map_err(|err| err.to_string())?;
@@ -195,9 +198,11 @@ impl Instance {
         }
     }
 
-    /// Ends its streams, behind what it was given.
+    /// Ends the streams into which nothing is being pushed. To be called until that is so for all, as a muxer keeps a push
+    /// until it has the other streams.
     pub fn end(&self) {
-        self.inputs.iter().for_each(|(_, input)| input.end());
+        let is_idle = |buffer: &DiskBuffer| buffer.wait_until_idle(Duration::ZERO);
+        self.inputs.iter().filter(|(buffer, _)| is_idle(buffer)).for_each(|(_, input)| input.end());
     }
 
     pub fn input(&self, buffer: &DiskBuffer) -> Option<&Input> {

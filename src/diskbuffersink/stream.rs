@@ -1,7 +1,7 @@
 //! One stream of the bin: a ghost pad, the `diskbuffer` behind it, and what that tells the control thread.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gst::glib;
 use gst::prelude::*;
@@ -17,8 +17,12 @@ pub struct Stream {
     pub pad: gst::GhostPad,
     pub buffer: DiskBuffer,
     /// Upstream has ended it.
-    pub ended: Arc<AtomicBool>,
+    ended: Arc<AtomicBool>,
+    /// What the child takes here, also while there is none: caps that are decided on meanwhile have to suit it.
+    accepts: Accepts,
 }
+
+type Accepts = Arc<Mutex<Option<gst::Caps>>>;
 
 /// Tells the control thread.
 struct Reporter(Events);
@@ -38,7 +42,7 @@ impl Manager for Reporter {
 }
 
 impl Stream {
-    pub fn new(name: &str, template: &gst::PadTemplate, settings: &Settings, events: &Events) -> Option<Self> {
+    pub fn new(name: &str, template: &gst::PadTemplate, settings: &Settings, events: &Events) -> Self {
         let buffer: DiskBuffer = glib::Object::builder().property("name", name).build();
         buffer.set_manager(Some(Arc::new(Reporter(events.clone()))));
         for property in FORWARDED.iter() {
@@ -46,11 +50,29 @@ impl Stream {
                 buffer.set_property_from_value(property, &value);
             }
         }
-        let target = buffer.static_pad("sink")?;
-        let pad = gst::GhostPad::builder_from_template_with_target(template, &target).ok()?.name(name).build();
-        let stream = Self { pad, buffer, ended: Arc::default() };
+        let accepts = Accepts::default();
+        let known = accepts.clone();
+        let pad = gst::GhostPad::builder_from_template(template)
+            .name(name)
+            .query_function(move |pad, parent, query| {
+                let answered = gst::Pad::query_default(pad, parent, query);
+                if let gst::QueryViewMut::Caps(query) = query.view_mut()
+                    && let Some(caps) = known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+                    && let Some(result) = query.result_owned()
+                {
+                    query.set_result(&result.intersect_with_mode(&caps, gst::CapsIntersectMode::First));
+                }
+                answered
+            })
+            .build();
+        let stream = Self { pad, buffer, ended: Arc::default(), accepts };
         stream.watch(events);
-        Some(stream)
+        stream
+    }
+
+    /// In the bin: adding an element to one unlinks it.
+    pub fn connect(&self) -> Result<(), glib::BoolError> {
+        self.pad.set_target(self.buffer.static_pad("sink").as_ref())
     }
 
     /// Looks out for the end of the stream.
@@ -68,6 +90,12 @@ impl Stream {
             }
             gst::PadProbeReturn::Ok
         });
+    }
+
+    /// The child takes these.
+    pub fn set_accepts(&self, caps: gst::Caps) {
+        let caps = Some(caps).filter(|caps| !caps.is_any() && !caps.is_empty());
+        *self.accepts.lock().unwrap_or_else(PoisonError::into_inner) = caps;
     }
 
     pub fn name(&self) -> String {
