@@ -32,7 +32,7 @@ arguments() {
     )}
     mkdir -p "$spool" || fail "cannot make the directory $spool"
     command -v gst-launch-1.0 >/dev/null || fail "gst-launch-1.0 is missing; install gstreamer1.0-tools"
-    gst-inspect-1.0 --exists diskbuffersink ||
+    gst-inspect-1.0 diskbuffersink >/dev/null 2>&1 ||
         fail "GStreamer does not find diskbuffersink; set GST_PLUGIN_PATH to the directory of libgststreambuffer.so"
 }
 

@@ -15,12 +15,12 @@ mkdir -p "${words[1]}" || fail "cannot make the directory ${words[1]}"
 [[ ${words[1]} != *[%\"\ ]* ]] || fail "the directory of the files must not hold blanks, quotation marks or %"
 
 record() {
+    local files=${words[1]}/$(date -u +%Y%m%dT%H%M%SZ)-%05d.mkv
     gst-launch-1.0 -e \
         rtspsrc name=camera "location=${words[0]}" protocols=tcp \
-        camera. ! application/x-rtp,media=video ! rtph264depay ! h264parse ! buffer.video \
+        camera. ! application/x-rtp,media=video ! rtph264depay ! h264parse ! video/x-h264,alignment=au ! buffer.video \
         "${sound[@]}" \
         diskbuffersink name=buffer "location=$spool" \
-        "sink-description=splitmuxsink muxer=matroskamux max-size-time=60000000000
-            location=${words[1]}/$(date -u +%Y%m%dT%H%M%SZ)-%05d.mkv"
+        "sink-description=splitmuxsink muxer=matroskamux max-size-time=60000000000 location=$files"
 }
 keep_running record

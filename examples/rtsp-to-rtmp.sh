@@ -13,7 +13,7 @@ expect "${words[1]}" 'rtmp://* rtmps://*' "the address of the server"
 
 keep_running gst-launch-1.0 -e \
     rtspsrc name=camera "location=${words[0]}" protocols=tcp \
-    camera. ! application/x-rtp,media=video ! rtph264depay ! h264parse ! buffer.video \
+    camera. ! application/x-rtp,media=video ! rtph264depay ! h264parse ! video/x-h264,alignment=au ! buffer.video \
     "${sound[@]}" \
     diskbuffersink name=buffer "location=$spool" \
     "sink-description=flvmux streamable=true ! rtmp2sink location=${words[1]}"

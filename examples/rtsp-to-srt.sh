@@ -14,6 +14,6 @@ expect "${words[1]}" 'srt://*' "the address of the receiver"
 
 keep_running gst-launch-1.0 -e \
     rtspsrc name=camera "location=${words[0]}" protocols=tcp \
-    camera. ! application/x-rtp,media=video ! rtph264depay ! h264parse config-interval=-1 ! buffer.video \
+    camera. ! application/x-rtp,media=video ! rtph264depay ! h264parse config-interval=-1 ! video/x-h264,alignment=au ! buffer.video \
     "${sound[@]}" \
     diskbuffersink name=buffer "location=$spool" "sink-description=mpegtsmux alignment=7 ! srtsink uri=${words[1]}"

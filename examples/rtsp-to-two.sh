@@ -21,7 +21,7 @@ mkdir -p "${words[2]}" || fail "cannot make the directory ${words[2]}"
 record() {
     gst-launch-1.0 -e \
         rtspsrc "location=${words[0]}" protocols=tcp \
-        ! application/x-rtp,media=video ! rtph264depay ! h264parse config-interval=-1 \
+        ! application/x-rtp,media=video ! rtph264depay ! h264parse config-interval=-1 ! video/x-h264,alignment=au \
         ! diskbuffersink "location=$spool" retention-time=3600000000000
 }
 send() {

@@ -1,6 +1,7 @@
 //! What recordings have to hold together.
 
-/// An encoder with B-frames sends pictures out of order: where a recording breaks off, the last ones may have gaps.
+/// An encoder with B-frames sends pictures out of order, and the last one may be cut: where a recording breaks off, the last ones
+/// may be irregular.
 const REORDERED: usize = 16;
 
 pub struct Verdict {
@@ -12,10 +13,12 @@ pub struct Verdict {
     pub furthest_back: usize,
 }
 
-/// As `unbroken`, and nothing is missing of all `length`.
+/// As `unbroken`, and nothing is missing of all `length`; the last recording ends with the last of them.
 pub fn complete(what: &str, length: usize, recordings: &[Vec<Option<usize>>]) -> Verdict {
     let verdict = unbroken(what, recordings);
     assert_eq!(verdict.until, length, "{what}: {} of {length} arrived", verdict.until);
+    let last = recordings.iter().rev().find_map(|recording| recording.last());
+    assert_eq!(last, Some(&Some(length - 1)), "{what}: the end of the last recording");
     verdict
 }
 
@@ -30,9 +33,8 @@ pub fn unbroken(what: &str, recordings: &[Vec<Option<usize>>]) -> Verdict {
             first.unwrap_or_else(|| panic!("{what}: recording {index} begins with something that was not sent"));
         assert!(first <= next, "{what}: recording {index} begins at {first}, {next} is missing");
         let run = recording.iter().zip(first..).take_while(|(number, due)| **number == Some(*due)).count();
-        let last = recordings[index + 1..].iter().all(Vec::is_empty);
         assert!(
-            recording.len() - run <= if last { 0 } else { REORDERED },
+            recording.len() - run <= REORDERED,
             "{what}: recording {index} goes from {first} to {}, then {:?}",
             first + run,
             &recording[run..(run + 20).min(recording.len())]
