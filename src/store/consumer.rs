@@ -263,6 +263,7 @@ impl Shared {
     fn tell(&self) {
         if let Some(store) = registry::find(&self.path).map(Store) {
             store.log().leases.changed();
+            store.log().honour_leases();
             store.log().work.announce();
         }
     }

@@ -57,12 +57,12 @@ impl Leases {
         (!known.files.is_empty()).then(|| LOOK.saturating_sub(waited))
     }
 
-    /// The resume point of each consumer with a valid lease, by the stream's name; `None` when it is not time to look.
-    fn look(&self, location: &Path, clock: &dyn Clock) -> Option<Vec<(String, Sequence)>> {
+    /// Tells `hold` the resume point of each consumer with a valid lease, by the stream's name, if it is time to look.
+    fn look(&self, location: &Path, clock: &dyn Clock, hold: impl FnOnce(&[(&str, Sequence)])) {
         let told = self.told.swap(false, Ordering::AcqRel);
         let mut known = lock(&self.known);
         if !told && known.looked.is_some_and(|at| at.elapsed() < LOOK) {
-            return None;
+            return;
         }
         known.looked = Some(Instant::now());
         let mut before = std::mem::take(&mut known.files);
@@ -77,7 +77,9 @@ impl Leases {
         let boot = boot_digest(clock);
         let records = known.files.values().filter_map(|lease| lease.record.as_ref());
         let valid = records.filter(|record| elapsed(record, boot, clock) <= Duration::from_nanos(record.lease));
-        Some(valid.map(|record| (record.stream.clone(), record.cursor.resume)).collect())
+        let resumes: Vec<_> = valid.map(|record| (record.stream.as_str(), record.cursor.resume)).collect();
+        // Before somebody else looks: what is newer holds.
+        hold(&resumes);
     }
 }
 
@@ -106,10 +108,11 @@ fn elapsed(record: &LeaseRecord, boot: u128, clock: &dyn Clock) -> Duration {
 impl Log {
     /// Takes note of the leases, if it is time.
     pub fn honour_leases(&self) {
-        let Some(valid) = self.leases.look(self.directory.path(), &*self.options.clock) else { return };
-        for stream in self.stream_list() {
-            let resumes = valid.iter().filter(|lease| lease.0 == stream.name).map(|lease| lease.1);
-            stream.hold(resumes.min());
-        }
+        self.leases.look(self.directory.path(), &*self.options.clock, |valid| {
+            for stream in self.stream_list() {
+                let resumes = valid.iter().filter(|lease| lease.0 == stream.name).map(|lease| lease.1);
+                stream.hold(resumes.min());
+            }
+        });
     }
 }

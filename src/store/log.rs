@@ -16,6 +16,7 @@ use super::durability::{Commits, Durability};
 use super::error::StoreError;
 use super::extents::{Extents, First};
 use super::fault::Fault;
+use super::floor::Relief;
 use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
@@ -87,6 +88,7 @@ pub struct Log {
     doubtful: AtomicBool,
     pub gauge: Mutex<Gauge>,
     pub leases: Leases,
+    pub relief: Relief,
     /// What the openers of streams have to be told.
     pub incidents: Mutex<Vec<Incident>>,
     /// Ends as a killed process does.
@@ -251,6 +253,7 @@ impl Log {
             doubtful: AtomicBool::new(false),
             gauge: Mutex::new(Gauge::after(&high)),
             leases: Leases::default(),
+            relief: Relief::default(),
             incidents: Mutex::new(incidents),
             #[cfg(test)]
             abandoned: AtomicBool::new(false),

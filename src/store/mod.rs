@@ -30,6 +30,8 @@ mod durability;
 mod error;
 mod extents;
 mod fault;
+mod files;
+mod floor;
 mod framing;
 mod gate;
 mod giving_up;

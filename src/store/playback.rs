@@ -170,7 +170,8 @@ impl StreamReader {
         }
     }
 
-    /// First number that is kept.
+    /// First number that is kept; this and what follows is as of now in the process that has the store open, else as of the
+    /// last refresh.
     pub fn first(&self) -> Sequence {
         self.cursor().log_start
     }

@@ -12,8 +12,6 @@
 //! When catching up fails, or the database was replaced, the instance is stale: who uses it opens another.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak};
@@ -27,6 +25,7 @@ use super::clock::{Arrival, Clock, ClockRecord, Time};
 use super::directory::DATABASE;
 use super::error::StoreError;
 use super::extents::{Extents, First};
+use super::files::{Marks, PrivateDirectory, allow_files, identity, logs_in, tables_in};
 use super::handle::{Guard, Handle};
 use super::health::database_options;
 use super::highwater::HighWater;
@@ -34,7 +33,7 @@ use super::holes::Holes;
 use super::log::lock;
 use super::playback::check_store;
 use super::reader::{Bounds, Source};
-use super::record::{Sequence, Totals};
+use super::record::Sequence;
 use super::schema::CursorRecord;
 use super::stream::Mark;
 use super::survey::{Heads, end_in, heads_from};
@@ -43,8 +42,12 @@ use super::survey::{Heads, end_in, heads_from};
 const LOOK: Duration = Duration::from_secs(1);
 /// Options want one; nothing is ever flushed from here.
 const MEMTABLE: u64 = 16 << 20;
-/// File descriptors that are left to the rest of the process.
-const SPARE_FILES: u64 = 512;
+/// Between two looks at least: sixty readers at sixty streams ask often.
+const PAUSE: Duration = Duration::from_millis(10);
+/// So long nothing is looked at while files seem unchanged.
+const TRUST: Duration = Duration::from_secs(5);
+/// Attempts to find the writer standing still for a moment.
+const ROUNDS: usize = 32;
 
 static INSTANCES: Lazy<Mutex<HashMap<PathBuf, Arc<Place>>>> = Lazy::new(Default::default);
 /// Tables that the instances of this process hold open.
@@ -81,14 +84,19 @@ struct Stop {
 /// As of the last look.
 #[derive(Default)]
 struct Seen {
-    /// When it began.
+    /// When the last look, or the one that found nothing to look at, began.
     at: Option<Instant>,
     /// What tells whether anything changed.
     version: (u64, u64),
     /// The newest extent and what its head said.
     newest: u32,
+    /// Log files that were there.
+    logs: Vec<u64>,
     clock: ClockRecord,
-    high_at: Option<Instant>,
+    /// What the files were like before the last look, if it saw everything.
+    marks: Option<Marks>,
+    looked: Option<Instant>,
+    gauged: Option<Instant>,
 }
 
 /// A stream as it is followed.
@@ -103,8 +111,8 @@ struct State {
     cursor: CursorRecord,
     holes: Arc<Holes>,
     end: Mark,
-    /// Sums at the end as the high-water file has them, when more than can be seen, and since when.
-    missing: Option<(Totals, Instant)>,
+    /// Since when the high-water file tells of more than can be seen: what it tells may have been on its way.
+    missing: Option<Instant>,
 }
 
 /// Longer than a cursor may be unsaved.
@@ -120,7 +128,7 @@ impl Followed {
     }
 
     pub fn is_behind(&self) -> bool {
-        lock(&self.state).missing.is_some_and(|(_, since)| since.elapsed() >= BEHIND)
+        lock(&self.state).missing.is_some_and(|since| since.elapsed() >= BEHIND)
     }
 }
 
@@ -195,8 +203,9 @@ impl Replica {
         let database = path.join(DATABASE);
         let identity = identity(&database).map_err(|source| StoreError::Io { path: database.clone(), source })?;
         let tables = tables_in(&database);
-        allow_files(path, tables)?;
+        allow_files(path, TABLES.load(Ordering::Relaxed) + tables)?;
         let private = PrivateDirectory::create()?;
+        let logs = logs_in(&database);
         let open = |lenient| DB::open_as_secondary(&options(lenient), &database, &private.0);
         let db = open(false).or_else(|_| open(true)).map_err(|err| StoreError::database(path, err))?;
         TABLES.fetch_add(tables, Ordering::Relaxed);
@@ -215,7 +224,13 @@ impl Replica {
             stop: Arc::default(),
             _private: private,
         });
-        replica.look(&mut lock(&replica.seen))?;
+        let mut seen = lock(&replica.seen);
+        seen.logs = logs;
+        if !replica.settle(&mut seen)? {
+            return Err(StoreError::Away { path: path.to_owned() });
+        }
+        replica.look(&mut seen)?;
+        drop(seen);
         let (follower, stop) = (Arc::downgrade(&replica), replica.stop.clone());
         let thread = std::thread::Builder::new()
             .name("streambuffer".into())
@@ -258,49 +273,80 @@ impl Replica {
             return Err(StoreError::Away { path: self.path.clone() });
         }
         let database = self.path.join(DATABASE);
-        match identity(&database) {
-            Ok(found) if found == self.identity => {}
-            // It was set aside, repaired or removed.
-            found => {
-                self.stale.store(true, Ordering::Relaxed);
-                return match found {
-                    Ok(_) => Err(StoreError::Away { path: self.path.clone() }),
-                    Err(source) => Err(StoreError::Io { path: database, source }),
-                };
+        let mut begun = Instant::now();
+        let marks = Marks::read(&database, self.identity, seen.marks.as_ref());
+        let marks = marks.inspect_err(|_| self.stale.store(true, Ordering::Relaxed))?;
+        let idle = seen.marks.as_ref().is_some_and(|known| known.sure && known.same(&marks));
+        // Not by them alone for ever.
+        if !idle || seen.looked.is_none_or(|at| at.elapsed() >= TRUST) {
+            if let Some(left) = seen.looked.and_then(|at| PAUSE.checked_sub(at.elapsed())) {
+                // Who waits for the same goes by this look.
+                std::thread::sleep(left);
+                begun = Instant::now();
+            }
+            seen.marks = None;
+            seen.looked = Some(begun);
+            self.step()?;
+            if self.version()? == seen.version {
+                seen.marks = Some(marks);
+            } else if self.settle(seen)? {
+                self.look(seen)?;
+                seen.marks = Some(marks);
             }
         }
-        let begun = Instant::now();
-        // Before the database: what it knows is there then.
-        let high = seen.high_at.is_none_or(|at| at.elapsed() >= LOOK).then(|| HighWater::load(&self.path));
-        if let Err(error) = self.db()?.try_catch_up_with_primary() {
-            self.stale.store(true, Ordering::Relaxed);
-            return Err(self.failed(error));
-        }
-        self.look(seen)?;
         seen.at = Some(begun);
-        if let Some(high) = high {
-            seen.high_at = Some(begun);
-            for stream in lock(&self.streams).values() {
-                let mut state = lock(&stream.state);
-                let stored = high.of(stream.id).filter(|high| high.name == stream.name).map(|high| high.totals);
-                let shown = state.end.totals.buffers.max(state.cursor.totals.buffers);
-                state.missing = stored
-                    .filter(|stored| stored.buffers > shown)
-                    .map(|stored| (stored, state.missing.map_or(begun, |(_, since)| since)));
-            }
+        if seen.gauged.is_none_or(|at| at.elapsed() >= LOOK) {
+            seen.gauged = Some(begun);
+            self.gauge(begun);
         }
         Ok(())
     }
 
+    /// Looks whether the writer has stored more than can be seen.
+    fn gauge(&self, now: Instant) {
+        let high = HighWater::load(&self.path);
+        for stream in lock(&self.streams).values() {
+            let mut state = lock(&stream.state);
+            let stored = high.of(stream.id).filter(|high| high.name == stream.name).map(|high| high.totals.buffers);
+            let shown = state.end.totals.buffers.max(state.cursor.totals.buffers);
+            state.missing = stored.filter(|stored| *stored > shown).map(|_| state.missing.unwrap_or(now));
+        }
+    }
+
+    fn step(&self) -> Result<(), StoreError> {
+        self.db()?.try_catch_up_with_primary().map_err(|error| {
+            self.stale.store(true, Ordering::Relaxed);
+            self.failed(error)
+        })
+    }
+
+    /// What is another whenever the database shows something new.
+    fn version(&self) -> Result<(u64, u64), StoreError> {
+        let db = self.db()?;
+        let number = db.property_int_value("rocksdb.current-super-version-number").map_err(|err| self.failed(err))?;
+        Ok((db.latest_sequence_number(), number.unwrap_or(0)))
+    }
+
+    /// Goes on until there is no gap. RocksDB reads the manifest first and then the log files: what the writer puts into a table
+    /// in between, removing its log file, is in neither. When all log files from before are still there, that was not so.
+    /// False when the writer is too fast: what is known stays as it is for now.
+    fn settle(&self, seen: &mut Seen) -> Result<bool, StoreError> {
+        for _ in 0..ROUNDS {
+            let logs = logs_in(&self.path.join(DATABASE));
+            let before = std::mem::replace(&mut seen.logs, logs);
+            if before.iter().all(|log| seen.logs.contains(log)) && before.is_empty() == seen.logs.is_empty() {
+                return Ok(true);
+            }
+            self.step()?;
+        }
+        Ok(false)
+    }
+
     /// Reads what has changed of the heads, and where the streams end.
     fn look(&self, seen: &mut Seen) -> Result<(), StoreError> {
+        let version = self.version()?;
         let db = self.db()?;
         let failed = |error| self.failed(error);
-        let number = db.property_int_value("rocksdb.current-super-version-number").map_err(failed)?;
-        let version = (db.latest_sequence_number(), number.unwrap_or(0));
-        if seen.at.is_some() && seen.version == version {
-            return Ok(());
-        }
         let first = seen.at.is_none();
         let heads = heads_from(&db, seen.newest, &HighWater::default()).map_err(failed)?;
         self.enter_extents(seen, &heads)?;
@@ -349,7 +395,7 @@ impl Replica {
         // About one table per extent.
         let new = heads.keys().filter(|id| seen.newest > 0 && **id > seen.newest).count() as u64;
         if new > 0 {
-            allow_files(&self.path, new)?;
+            allow_files(&self.path, TABLES.load(Ordering::Relaxed) + new)?;
             TABLES.fetch_add(new, Ordering::Relaxed);
             self.tables.fetch_add(new, Ordering::Relaxed);
         }
@@ -416,63 +462,4 @@ fn options(lenient: bool) -> Options {
         options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
     }
     options
-}
-
-fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
-    fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
-}
-
-fn tables_in(database: &Path) -> u64 {
-    let entries = fs::read_dir(database).into_iter().flatten().flatten();
-    entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "sst")).count() as u64
-}
-
-/// Sees to it that this process may have `more` tables open.
-fn allow_files(path: &Path, more: u64) -> Result<(), StoreError> {
-    let needed = TABLES.load(Ordering::Relaxed) + more + SPARE_FILES;
-    // SAFETY: a structure of two integers for which zero is a value; the call fills it.
-    let (known, mut limit) = unsafe {
-        let mut limit: libc::rlimit = std::mem::zeroed();
-        (libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0, limit)
-    };
-    #[allow(clippy::unnecessary_cast, reason = "32 bits on some machines")]
-    let (soft, hard) = (limit.rlim_cur as u64, limit.rlim_max as u64);
-    if !known || soft >= needed {
-        return Ok(());
-    }
-    if hard < needed {
-        return Err(StoreError::TooManyFiles { path: path.to_owned(), needed, limit: hard });
-    }
-    limit.rlim_cur = needed.saturating_mul(2).min(hard) as libc::rlim_t;
-    // SAFETY: the structure that was filled above, with a soft limit within the hard one.
-    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
-        return Err(StoreError::TooManyFiles { path: path.to_owned(), needed, limit: soft });
-    }
-    Ok(())
-}
-
-/// Where RocksDB writes the messages of an instance.
-struct PrivateDirectory(PathBuf);
-
-impl PrivateDirectory {
-    fn create() -> Result<Self, StoreError> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let parent = std::env::temp_dir();
-        loop {
-            let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = parent.join(format!("streambuffer-{}-{number}", std::process::id()));
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                // Of an earlier process that was killed.
-                Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(StoreError::Create { path, source }),
-            }
-        }
-    }
-}
-
-impl Drop for PrivateDirectory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -135,6 +135,8 @@ pub(super) struct Progress {
     pub start: Start,
     /// What the slowest consumer with a valid lease has to be fed from when it comes back.
     pub held: Option<Sequence>,
+    /// The owner has said what is to be kept, or has moved the cursor, since it took the stream.
+    pub settled: bool,
     pub holes: Arc<Holes>,
     pub holes_dirty: bool,
     /// How many were cut.
@@ -368,7 +370,10 @@ impl Stream {
                 Some(stream) if stream.attached.load(Ordering::Relaxed) => return Err(in_use()),
                 Some(stream) => {
                     stream.attached.store(true, Ordering::Relaxed);
-                    lock(&stream.progress).retention = Retention::default();
+                    let mut progress = lock(&stream.progress);
+                    progress.retention = Retention::default();
+                    progress.settled = false;
+                    drop(progress);
                     stream.clone()
                 }
                 None => {
@@ -470,6 +475,7 @@ impl Stream {
         progress.retention = retention;
         progress.cursor.max_age = u64::try_from(retention.max_age.as_nanos()).unwrap_or(u64::MAX);
         progress.start = Start::default();
+        progress.settled = true;
         progress.settle_log_start();
         progress.dirty = true;
         drop(progress);
@@ -520,6 +526,7 @@ impl Stream {
         let resume = cursor.resume.max(progress.cursor.resume);
         let CursorRecord { log_start, log_start_bytes, max_age, .. } = progress.cursor;
         progress.cursor = CursorRecord { resume, log_start, log_start_bytes, max_age, ..cursor };
+        progress.settled = true;
         progress.settle_log_start();
         progress.dirty = true;
         drop(progress);

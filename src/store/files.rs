@@ -1,0 +1,125 @@
+//! The files of a database that another process writes: what tells that nothing was written, how many may be open, and where the
+//! messages of a secondary instance go.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use super::error::StoreError;
+
+/// File descriptors that are left to the rest of the process.
+const SPARE_FILES: u64 = 512;
+/// Of changes this close to each other the time of a directory may tell only one.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Device and inode.
+pub fn identity(path: &Path) -> std::io::Result<(u64, u64)> {
+    fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// What tells that nothing was written: the names in the directory, by its time, and the lengths of logs and manifests.
+pub struct Marks {
+    changed: SystemTime,
+    files: Vec<(PathBuf, u64)>,
+    /// The directory did not change just before.
+    pub sure: bool,
+}
+
+impl Marks {
+    pub fn read(database: &Path, identity: (u64, u64), before: Option<&Self>) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Io { path: database.to_owned(), source };
+        let meta = fs::metadata(database).map_err(failed)?;
+        if (meta.dev(), meta.ino()) != identity {
+            // It was set aside or repaired.
+            return Err(StoreError::Away { path: database.to_owned() });
+        }
+        let changed = meta.modified().map_err(failed)?;
+        let names = match before.filter(|before| before.changed == changed) {
+            Some(before) => before.files.iter().map(|file| file.0.clone()).collect(),
+            None => {
+                let names = names_in(database).filter(|name| name.ends_with(".log") || name.starts_with("MANIFEST-"));
+                names.map(|name| database.join(name)).collect::<Vec<_>>()
+            }
+        };
+        let length = |path: &PathBuf| fs::metadata(path).map_or(0, |meta| meta.len());
+        let files = names
+            .into_iter()
+            .map(|path: PathBuf| {
+                let length = length(&path);
+                (path, length)
+            })
+            .collect();
+        let sure = SystemTime::now().duration_since(changed).is_ok_and(|since| since >= TICK);
+        Ok(Self { changed, files, sure })
+    }
+
+    pub fn same(&self, other: &Self) -> bool {
+        self.changed == other.changed && self.files == other.files
+    }
+}
+
+fn names_in(database: &Path) -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(database).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+pub fn tables_in(database: &Path) -> u64 {
+    names_in(database).filter(|name| name.ends_with(".sst")).count() as u64
+}
+
+/// Numbers of the log files.
+pub fn logs_in(database: &Path) -> Vec<u64> {
+    names_in(database).filter_map(|name| name.strip_suffix(".log")?.parse().ok()).collect()
+}
+
+/// Sees to it that this process may have `open` tables open.
+pub fn allow_files(path: &Path, open: u64) -> Result<(), StoreError> {
+    let needed = open + SPARE_FILES;
+    // SAFETY: a structure of two integers for which zero is a value; the call fills it.
+    let (known, mut limit) = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        (libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0, limit)
+    };
+    #[allow(clippy::unnecessary_cast, reason = "32 bits on some machines")]
+    let (soft, hard) = (limit.rlim_cur as u64, limit.rlim_max as u64);
+    if !known || soft >= needed {
+        return Ok(());
+    }
+    if hard < needed {
+        return Err(StoreError::TooManyFiles { path: path.to_owned(), needed, limit: hard });
+    }
+    limit.rlim_cur = needed.saturating_mul(2).min(hard) as libc::rlim_t;
+    // SAFETY: the structure that was filled above, with a soft limit within the hard one.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+        return Err(StoreError::TooManyFiles { path: path.to_owned(), needed, limit: soft });
+    }
+    Ok(())
+}
+
+/// Where RocksDB writes the messages of an instance.
+pub struct PrivateDirectory(pub PathBuf);
+
+impl PrivateDirectory {
+    pub fn create() -> Result<Self, StoreError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let parent = std::env::temp_dir();
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("streambuffer-{}-{number}", std::process::id()));
+            match fs::DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                // Of an earlier process that was killed.
+                Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(source) => return Err(StoreError::Create { path, source }),
+            }
+        }
+    }
+}
+
+impl Drop for PrivateDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,13 @@
+//! `diskbuffersrc` through pads and pipelines, by behaviour.
+
+#[path = "../diskbuffer/common.rs"]
+#[allow(dead_code)]
+mod common;
+mod consumers;
+mod epochs;
+mod errors;
+mod following;
+mod player;
+mod playing;
+mod ranges;
+mod seeking;
