@@ -12,6 +12,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session, Signal};
+use super::joint::Membership;
 use super::managed::{Child, Hold, Trust};
 use super::outcome::{Draining, PROBATION, Probation};
 use super::pace::Pace;
@@ -81,6 +82,8 @@ pub struct Delivery {
     /// As of the state.
     pub(super) children: u64,
     pub(super) child: Child,
+    /// Where delivery is to begin.
+    pub(super) begin_at: Option<Sequence>,
     /// As of this round.
     pub(super) settings: Arc<Settings>,
 }
@@ -160,6 +163,8 @@ enum Step {
     Trust,
     /// Go on where it stopped, to another downstream.
     Renew,
+    /// Another stream was dropped from.
+    DropWithOthers,
 }
 
 /// Where delivery begins.
@@ -208,6 +213,7 @@ impl DiskBuffer {
             }
             Step::Trust => self.trust(d, &session),
             Step::Renew => self.renew(d, &session),
+            Step::DropWithOthers => self.drop_with_others(&session),
             Step::Deliver(Fetched::Memory(item)) => self.deliver_item(d, &session, item),
             Step::Deliver(Fetched::ReadAhead(record)) => self.deliver_item(d, &session, from_record(record)),
             Step::Deliver(Fetched::Disk { until }) => self.read(d, &session, until),
@@ -240,6 +246,9 @@ impl DiskBuffer {
                 state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
+            if state.joint.as_ref().is_some_and(Membership::drop_is_due) {
+                return Step::DropWithOthers;
+            }
             if d.children != state.children {
                 d.children = state.children;
                 d.child = Child::Fresh;
@@ -262,6 +271,7 @@ impl DiskBuffer {
             if d.generation != state.generation {
                 d.generation = state.generation;
                 d.retry_at = None;
+                d.begin_at = None;
                 return Step::Begin { flush: false };
             }
             if std::mem::take(&mut state.read_again) {
@@ -356,13 +366,20 @@ impl DiskBuffer {
 
     /// Where to go on, and the state in force there; `None` when that has changed while the disk was read.
     fn find_beginning(&self, d: &Delivery, session: &Session) -> Result<Option<Beginning>, StoreError> {
-        let overlap = d.settings.replay_overlap > 0;
+        let overlap = !d.settings.overlap().is_none();
         let (cursor, end, again) = {
             let state = self.state();
-            let ended = state.live_eos.is_some_and(|at| at < state.cursor.position);
-            (state.cursor, state.end.sequence, state.resend && (overlap || ended))
+            let (cursor, end) = (state.cursor, state.end.sequence);
+            // With nothing left for it, what is new still begins at a keyframe.
+            (cursor, end, state.resend && (overlap || cursor.position >= end))
         };
-        let position = if again {
+        let together = self.begin_together(session, again)?;
+        let (cursor, together) = together.map_or((cursor, None), |(cursor, position)| (cursor, Some(position)));
+        let position = if let Some(position) = d.begin_at.filter(|position| *position >= cursor.resume) {
+            position
+        } else if let Some(position) = together {
+            position
+        } else if again {
             cursor.resume
         } else if cursor.position >= end {
             end
@@ -386,7 +403,7 @@ impl DiskBuffer {
     }
 
     /// Sets delivery to where it has to go on, with the state in force there.
-    fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
+    pub(super) fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
         d.probation = None;
         d.begun += 1;
         d.run = self.domain();
@@ -422,6 +439,7 @@ impl DiskBuffer {
         }
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
         d.rewind(position);
+        d.begin_at = None;
         // What is not there any more leaves a gap here too.
         d.expected = Some(position);
         {
@@ -471,7 +489,7 @@ impl DiskBuffer {
     }
 
     /// Whether the first buffer from `position` on can be decoded without anything before it.
-    fn decodable_at(&self, session: &Session, position: Sequence) -> bool {
+    pub(super) fn decodable_at(&self, session: &Session, position: Sequence) -> bool {
         if let Some(sync) = self.state().tail.sync_at(position) {
             return sync == Sync::Closed;
         }

@@ -105,6 +105,7 @@ impl DiskBuffer {
             self.item_add.notify_one();
             self.item_del.notify_all();
             self.tell_dropped("max-age", from, to.sequence - 1, expired);
+            self.others_drop(session, to.sequence);
         }
     }
 

@@ -15,9 +15,10 @@ use gst::subclass::prelude::*;
 
 use super::delivery::Delivery;
 use super::ingest::Ingest;
+use super::joint::Moment;
 use super::managed::Manager;
 use super::properties::PROPERTIES;
-use super::resume::Resume;
+use super::resume::{Overlap, Resume};
 use super::settings::{AckMode, Settings};
 use super::state::{Activity, State};
 use super::tail::MemoryShare;
@@ -209,8 +210,11 @@ impl DiskBuffer {
             pending.bytes
         );
         let mut state = self.state();
-        let State { hold, children, trust, .. } = *state;
-        *state = State { end, cursor, hold, children, trust, ..State::default() };
+        let State { hold, children, trust, joint, .. } = std::mem::take(&mut *state);
+        *state = State { end, cursor, hold, children, trust, joint, ..State::default() };
+        if let Some(joint) = &state.joint {
+            joint.open(pending.buffers > 0);
+        }
         let ledger = cursor.ledger;
         state.counters.received.add(end.totals);
         state.counters.received = state.counters.received.plus(ledger.bypassed).plus(ledger.rejected);
@@ -234,7 +238,6 @@ impl DiskBuffer {
         self.offset.store(0, Ordering::Relaxed);
         self.set_position(None);
         let settings = self.settings();
-        let overlap = settings.replay_overlap;
         let mut state = self.state();
         state.activity = Activity::Paused;
         state.closing = false;
@@ -259,13 +262,26 @@ impl DiskBuffer {
         (state.gap, state.skip_to) = (false, None);
         state.flushes = (0, 0);
         state.generation += 1;
-        if state.cursor.position >= state.end.sequence {
+        let (owed, leads) = state.joint.as_ref().map_or((false, true), |joint| (joint.is_owed(), joint.leads()));
+        if state.cursor.position >= state.end.sequence && !owed {
             // Nothing is owed: a resume has no business in what earlier runs have delivered.
             state.cursor.resume = state.cursor.position;
         }
         let from = Mark { sequence: state.cursor.resume, totals: state.passed };
-        state.resume = Resume::new(from, overlap);
         let cursor = state.cursor;
+        let together = state.joint.is_some();
+        drop(state);
+        // The others have to know how far back this one reaches.
+        let at = (together && cursor.resume < cursor.position)
+            .then(|| self.moment_at(&session, cursor.resume).unwrap_or(Moment::FIRST));
+        let overlap = settings.overlap();
+        // What a socket has accepted is that of all streams together: the one that leads counts for them.
+        let overlap = if leads { overlap } else { Overlap { bytes: 0, ..overlap } };
+        let mut state = self.state();
+        state.resume = Resume::new(from, at, overlap);
+        if let Some(joint) = &state.joint {
+            joint.begin(state.report(), at);
+        }
         drop(state);
         session.stream.set_cursor(cursor);
     }
@@ -323,6 +339,9 @@ impl DiskBuffer {
             state.activity = Activity::Stopped;
             state.pushing = None;
             state.sent.clear();
+            if let Some(joint) = &state.joint {
+                joint.end();
+            }
             let gone = state.tail.clear();
             let gone = state.forget(&session.stream, gone);
             session.stream.set_cursor(state.cursor);

@@ -8,16 +8,17 @@
 //!
 //! 1. [`hold`](DiskBuffer::hold) each member: with a reason when downstream has failed, without one when it is to be closed in
 //!    order. Does not wait.
-//! 2. In order: [`wait_until_idle`](DiskBuffer::wait_until_idle), then [`push_eos`](DiskBuffer::push_eos), and wait for downstream's own
+//! 2. In order: [`wait_until_idle`](DiskBuffer::wait_until_idle), then give the peer an end of stream, and wait for downstream's own
 //!    end of stream. If it fails in that, `hold` with a reason makes it a failure.
 //!    After a failure: set downstream to NULL, which ends a push that is under way; how that push ends is not a refusal.
 //! 3. Link what is new to the source pad, start it.
-//! 4. [`release`](DiskBuffer::release): after a failure delivery begins anew at the resume point, else right where it stopped. Either
-//!    way downstream gets its sticky events and DISCONT, never a flush, and is on probation for 150 ms.
+//! 4. [`release`](DiskBuffer::release): after a failure delivery begins anew at the resume point, else right where it stopped, or at
+//!    the keyframe before. Either way downstream gets its sticky events and DISCONT, never a flush, and is on probation for 150 ms.
 //!
 //! An outage lasts from the first refusal or `hold` with a reason until a downstream is trusted again; what fails in between
 //! belongs to the same outage.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,11 +31,11 @@ use super::imp;
 use super::imp::CAT;
 use super::state::{Outage, State};
 use super::tail::{Content, Item};
-use crate::store::{Count, Totals};
+use crate::store::{Count, Sequence, StoreError, Sync, Totals};
 
 /// Looks after what a [`DiskBuffer`] delivers to. Called from the delivery task, outside any push and with no lock held: what it
 /// calls may hold, release, stop and exchange downstream at once, but must not wait for this element's own change of state.
-pub(crate) trait Manager: Send + Sync {
+pub(crate) trait Manager: Send + std::marker::Sync {
     /// Downstream has refused data, and `member` is held. Not called for a push that ends while it is held for a failure, nor
     /// for one that is flushed while it is held.
     fn refused(&self, member: &DiskBuffer, flow: gst::FlowError);
@@ -143,6 +144,7 @@ impl DiskBuffer {
 
     /// Ends the stream of the present downstream, and of it alone: the pads of this element stay open. To be called while the
     /// element is held and idle, from a thread that may block as long as downstream does. False when downstream did not take it.
+    #[cfg(test)]
     pub(crate) fn push_eos(&self) -> bool {
         let peer = self.imp().srcpad.peer();
         peer.is_some_and(|peer| peer.send_event(gst::event::Eos::new()))
@@ -283,10 +285,44 @@ impl imp::DiskBuffer {
             self.trust(d, session);
         }
         self.state().trust = Trust::Probation;
+        match self.keyframe_before(d, session) {
+            Ok(None) => {}
+            Ok(Some(keyframe)) => {
+                d.begin_at = Some(keyframe);
+                return self.begin(d, session, false);
+            }
+            Err(err) => gst::warning!(CAT, imp = self, "The backlog cannot be read, so no keyframe comes first: {err}"),
+        }
         d.probation = Some(Default::default());
         d.sticky.values_mut().for_each(|sticky| sticky.sent = false);
         d.start = super::delivery::Start::Discont;
         d.leading = Default::default();
+    }
+
+    /// Where delivery has to go back to for a new downstream to begin at a keyframe; `None` when it may go on where it stands.
+    fn keyframe_before(&self, d: &Delivery, session: &imp::Session) -> Result<Option<Sequence>, StoreError> {
+        let position = match (&d.held, d.chunk.front()) {
+            (Some(Item { content: Content::Buffer { .. }, sequence, .. }), _) => *sequence,
+            // What comes is the first of an epoch or of its caps.
+            (Some(_), _) => return Ok(None),
+            (None, Some(record)) => record.sequence,
+            (None, None) => d.position,
+        };
+        let (resume, end) = {
+            let state = self.state();
+            (state.cursor.resume, state.end.sequence)
+        };
+        let (mut keyframe, mut depends) = (None, false);
+        self.walk(session, resume..position, |found| {
+            match found.sync {
+                Sync::None => depends = true,
+                _ => keyframe = Some(found.sequence),
+            }
+            ControlFlow::Continue(())
+        })?;
+        // Where all are keyframes the next one will be.
+        let goes_on = !depends || (position < end && self.decodable_at(session, position));
+        Ok(keyframe.filter(|_| !goes_on))
     }
 
     /// The present downstream has taken data.

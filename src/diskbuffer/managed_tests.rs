@@ -229,22 +229,43 @@ fn a_push_that_ends_while_it_is_held_for_a_failure_is_no_refusal() {
 fn held_in_order_it_goes_on_where_it_stopped() {
     let dir = tempfile::tempdir().unwrap();
     let mut managed = Managed::playing(dir.path(), &[("replay-overlap", "5000000000")]);
-    managed.push(0..7);
-    managed.rig.sink.wait_buffers(7);
+    managed.push(0..5);
+    managed.rig.sink.wait_buffers(5);
     managed.element.hold(None);
     assert!(managed.element.wait_until_idle(PATIENCE));
-    managed.push(7..12);
+    managed.push(5..8);
     assert!(managed.element.push_eos());
     managed.rig.sink.wait_eos();
     let sink = managed.exchange();
     managed.element.release();
-    sink.wait_buffers(5);
+    sink.wait_buffers(3);
     managed.wait_trusted();
-    assert_eq!(numbers(&sink), [7, 8, 9, 10, 11]);
+    assert_eq!(numbers(&sink), [5, 6, 7]);
     assert!(discont(sink.buffers().first()));
     assert_eq!(types(&sink)[..3], BEGIN);
     assert_eq!((managed.outages(), managed.rig.stat("replayed")), (0, 0));
     assert_eq!(managed.log.told(), []);
+}
+
+#[test]
+fn held_in_order_within_a_gop_it_goes_back_to_the_keyframe() {
+    for waiting in [0, 2] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut managed = Managed::playing(dir.path(), &[("replay-overlap", "5000000000")]);
+        managed.push(0..7);
+        managed.rig.sink.wait_buffers(7);
+        managed.element.hold(None);
+        assert!(managed.element.wait_until_idle(PATIENCE));
+        managed.push(7..7 + waiting);
+        let sink = managed.exchange();
+        managed.element.release();
+        managed.push(7 + waiting..12);
+        sink.wait_buffers(7);
+        managed.wait_trusted();
+        assert_eq!(numbers(&sink), (5..12).collect::<Vec<_>>());
+        assert!(discont(sink.buffers().first()));
+        assert_eq!((managed.outages(), managed.rig.stat("replayed")), (0, 2));
+    }
 }
 
 #[test]

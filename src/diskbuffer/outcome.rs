@@ -11,6 +11,7 @@ use gst::subclass::prelude::*;
 
 use super::delivery::{Attempt, Delivery};
 use super::imp::{CAT, DiskBuffer, Session};
+use super::joint::Moment;
 use super::managed::{Hold, Trust};
 use super::pace::Pace;
 use super::settings::{OnUnnegotiable, Settings};
@@ -54,6 +55,8 @@ pub struct Passed {
     /// Of the first, if that is a buffer.
     pub facts: Option<Facts>,
     pub pts: Option<u64>,
+    /// Running-time domain.
+    pub domain: Option<u64>,
     /// It was left out.
     pub dropped: bool,
 }
@@ -222,10 +225,12 @@ impl DiskBuffer {
     }
 
     fn cursor_moved(&self, state: &mut State, session: &Session) {
+        state.settle_resume();
         let position = state.cursor.position;
         state.tail.acknowledge(position);
         self.release(state, session);
         session.stream.set_cursor(state.cursor);
+        state.tell_resume();
     }
 
     /// Everything up to `position` has arrived where it belongs (`ack-mode=explicit`). False when it was not sent.
@@ -550,9 +555,8 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     state.passed = state.passed.plus(item.adds);
     let Some(facts) = &item.facts else { return false };
     let after = Mark { sequence: item.next, totals: state.passed };
-    let resumption = state.resume.acknowledged(from, after, facts, item.pts);
-    state.cursor.resume = state.cursor.resume.max(resumption.at);
-    resumption.cut
+    let at = item.domain.zip(facts.running_time).map(|(domain, time)| Moment { domain, time });
+    state.resume.acknowledged(from, after, facts, item.pts, at)
 }
 
 /// Between 0 and 1; need not be good, only different in each process and element.

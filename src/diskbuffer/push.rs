@@ -32,9 +32,9 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    fn new(item: &Item, buffer: gst::Buffer, facts: Facts) -> Self {
+    fn new(item: &Item, buffer: gst::Buffer, facts: Facts, domain: Option<u64>) -> Self {
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        Self { passed: Passed { facts: Some(facts), pts, ..passed(item) }, facts, buffer }
+        Self { passed: Passed { facts: Some(facts), pts, domain, ..passed(item) }, facts, buffer }
     }
 }
 
@@ -47,6 +47,7 @@ fn passed(item: &Item) -> Passed {
         stored: item.stored,
         facts: None,
         pts: None,
+        domain: None,
         dropped: false,
     }
 }
@@ -90,7 +91,7 @@ impl DiskBuffer {
                     d.start = Start::Discont;
                     d.gap = true;
                 }
-                let first = Pending::new(&item, buffer, facts);
+                let first = Pending::new(&item, buffer, facts, d.domain);
                 return if d.refused_caps.is_some() {
                     self.leave_out(d, session, &first);
                 } else if facts.list_remaining > 0 {
@@ -146,7 +147,11 @@ impl DiskBuffer {
     /// The live end of stream has gone out.
     fn ended(&self, d: &mut Delivery, at: Sequence) {
         d.child = Child::Ended;
-        self.state().eos_sent = Some(at);
+        {
+            let mut state = self.state();
+            state.eos_sent = Some(at);
+            state.settle_resume();
+        }
         if let Some(manager) = self.manager() {
             manager.delivered_eos(&self.obj());
         }
@@ -210,7 +215,7 @@ impl DiskBuffer {
             match std::mem::replace(&mut item.content, Content::Nothing) {
                 Content::Buffer { buffer, facts } if follows && facts.list_remaining == remaining => {
                     d.expected = Some(item.sequence + 1);
-                    return Some(Pending::new(&item, buffer, facts));
+                    return Some(Pending::new(&item, buffer, facts, d.domain));
                 }
                 Content::Sets(sets) if follows => {
                     d.expected = Some(item.sequence + 1);

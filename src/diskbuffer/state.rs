@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::joint::Membership;
 use super::managed::{Hold, Trust};
 use super::resume::Resume;
 use super::sent::Sent;
@@ -90,6 +91,8 @@ pub struct State {
     pub end: Mark,
     pub cursor: CursorRecord,
     pub resume: Resume,
+    /// The streams that begin and drop together with this one. Kept from run to run.
+    pub joint: Option<Membership>,
     pub tail: Tail,
     /// Waits to be acknowledged.
     pub sent: Sent,
@@ -172,6 +175,7 @@ impl Default for State {
             end: Mark::default(),
             cursor: CursorRecord::default(),
             resume: Resume::default(),
+            joint: None,
             tail: Tail::default(),
             sent: Sent::default(),
             taken_until: 0,

@@ -170,7 +170,8 @@ impl Control {
     /// The thread; gives back what the next one needs.
     pub fn run(mut self, receiver: mpsc::Receiver<Event>) -> mpsc::Receiver<Event> {
         loop {
-            let event = match receiver.recv_timeout(self.next_look()) {
+            let timeout = self.bin.upgrade().and_then(|bin| bin.imp().restart_timeout());
+            let event = match receiver.recv_timeout(self.next_look(timeout)) {
                 Ok(event) => Some(event),
                 Err(mpsc::RecvTimeoutError::Timeout) => None,
                 Err(mpsc::RecvTimeoutError::Disconnected) => return receiver,
@@ -427,12 +428,12 @@ impl Control {
     }
 
     /// When to look next, unless something happens before.
-    fn next_look(&self) -> Duration {
+    fn next_look(&self, restart_timeout: Option<Duration>) -> Duration {
         let until = |at: &Instant| at.saturating_duration_since(Instant::now());
         let phase = match &self.phase {
             Phase::Doubting(_, _, at) | Phase::Stopping(_, at, _) | Phase::Waiting(at) => until(at),
             Phase::Closing(..) => Duration::from_millis(10),
-            Phase::Running(run) => self.next_watch(run),
+            Phase::Running(run) => self.next_watch(run, restart_timeout),
             _ => LONG,
         };
         phase.min(self.eos.next_look()).max(Duration::from_millis(1))

@@ -5,7 +5,7 @@
 //! a state change of the bin asks it and waits for a bounded time.
 
 use std::collections::BTreeSet;
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use super::numbering::{Numbering, Written};
 use super::settings::{FORWARDED, PROPERTIES, Settings};
 use super::stats::Counters;
 use super::stream::Stream;
+use crate::diskbuffer::joint::JointCursor;
 
 /// How long the change to READY waits for the child to go to NULL; what takes longer goes on by itself.
 const STOP_GRACE: Duration = Duration::from_millis(250);
@@ -40,6 +41,7 @@ pub struct DiskBufferSink {
     counters: Mutex<Counters>,
     numbering: Mutex<Numbering>,
     latency: Mutex<Option<gst::ClockTime>>,
+    joint: Arc<JointCursor>,
     events: Events,
     thread: Mutex<Thread>,
 }
@@ -108,6 +110,8 @@ impl DiskBufferSink {
     fn prepare(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
         settings.check()?;
+        let joint = (!settings.only_records()).then_some(&self.joint);
+        self.streams().iter().for_each(|stream| stream.join(joint));
         let recipe = match (settings.description, settings.sink) {
             (Some(text), _) => Recipe::Description(text),
             (None, Some(element)) => Recipe::Element(element),
@@ -186,6 +190,7 @@ impl ObjectSubclass for DiskBufferSink {
             counters: Mutex::default(),
             numbering: Mutex::default(),
             latency: Mutex::default(),
+            joint: Arc::default(),
             events,
             thread: Mutex::new(Thread::Idle(receiver)),
         }
@@ -268,6 +273,7 @@ impl ElementImpl for DiskBufferSink {
         let stream = Stream::new(&name, template, &settings, &self.events);
         let obj = self.obj();
         stream.buffer.hold(None);
+        stream.join((!settings.only_records()).then_some(&self.joint));
         let added = obj.add(&stream.buffer).and_then(|()| stream.connect());
         if added.and_then(|()| stream.buffer.sync_state_with_parent()).is_err() {
             // It has posted why.

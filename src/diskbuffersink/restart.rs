@@ -35,15 +35,15 @@ impl Control {
             failure.text(),
             failure.debug.as_deref().unwrap_or("no details")
         );
-        self.tell_failure(bin, &failure, Some(pause));
         self.put_down(bin, &failure, Next::Wait(pause));
+        self.tell_failure(bin, &failure, Some(pause));
     }
 
     /// No attempt follows: the application has to hear of it.
     pub(super) fn give_up_on(&mut self, bin: &DiskBufferSink, failure: Failure) {
         self.failures = self.failures.max(1);
-        self.tell_failure(bin, &failure, None);
         self.put_down(bin, &failure, Next::GiveUp);
+        self.tell_failure(bin, &failure, None);
         gst::error!(CAT, obj = bin, "Given up: {}", failure.text());
         let message = failure.into_message(bin, self.failures);
         let _ = bin.post_message(message);

@@ -34,7 +34,11 @@ impl Default for Settings {
             max_retries: 0,
             restart_timeout: 60 * SECOND,
             eos_timeout: 5 * SECOND,
-            buffer: BufferSettings { replay_overlap: 5 * SECOND, ..BufferSettings::default() },
+            buffer: BufferSettings {
+                replay_overlap: 5 * SECOND,
+                replay_overlap_bytes: 5 << 20,
+                ..BufferSettings::default()
+            },
         }
     }
 }

@@ -10,7 +10,9 @@ use super::control::{Event, Events};
 use super::fitting::{Media, Wanted};
 use super::settings::{FORWARDED, Settings};
 use crate::diskbuffer::DiskBuffer;
+use crate::diskbuffer::joint::JointCursor;
 use crate::diskbuffer::managed::{Boundary, Manager};
+use crate::diskbuffer::queries::storable;
 
 #[derive(Clone)]
 pub struct Stream {
@@ -60,7 +62,7 @@ impl Stream {
                     && let Some(caps) = known.lock().unwrap_or_else(PoisonError::into_inner).clone()
                     && let Some(result) = query.result_owned()
                 {
-                    query.set_result(&result.intersect_with_mode(&caps, gst::CapsIntersectMode::First));
+                    query.set_result(&storable(result.intersect_with_mode(&caps, gst::CapsIntersectMode::First)));
                 }
                 answered
             })
@@ -68,6 +70,11 @@ impl Stream {
         let stream = Self { pad, buffer, ended: Arc::default(), accepts };
         stream.watch(events);
         stream
+    }
+
+    /// The streams of one sink have one cursor; what is only recorded has no use for that. To be called in NULL.
+    pub fn join(&self, joint: Option<&Arc<JointCursor>>) {
+        self.buffer.join(joint, self.pad.name() == "video");
     }
 
     /// In the bin: adding an element to one unlinks it.

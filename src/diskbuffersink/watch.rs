@@ -54,13 +54,13 @@ impl EndOfStream {
 }
 
 impl Control {
-    pub(super) fn next_watch(&self, run: &Run) -> Duration {
+    pub(super) fn next_watch(&self, run: &Run, restart_timeout: Option<Duration>) -> Duration {
         if run.cut.is_some() {
             SOON
         } else if !run.trusted {
             OFTEN
         } else {
-            SELDOM
+            restart_timeout.map_or(SELDOM, |timeout| SELDOM.min(timeout / 4))
         }
     }
 

@@ -194,12 +194,12 @@ fn a_sink_that_takes_nothing_is_restarted() {
 #[test]
 fn a_sink_without_anything_to_take_is_left_alone() {
     let temp = tempfile::tempdir().unwrap();
-    let station = Station::faulty("idles", temp.path(), &[("restart-timeout", "100000000")]).playing();
+    let station = Station::faulty("idles", temp.path(), &[("restart-timeout", "250000000")]).playing();
     station.start_stream(&h264_caps());
     station.push(0..20);
     station.faults.wait_for(0..20);
     // Several times the timeout.
-    std::thread::sleep(std::time::Duration::from_millis(600));
+    std::thread::sleep(std::time::Duration::from_millis(1000));
     station.push(20..40);
     station.faults.wait_for(0..40);
     assert_eq!((station.faults.tell(|told| told.starts), station.count("child-errors")), (1, 0));
