@@ -78,6 +78,8 @@ pub struct Delivery {
     pub away: Option<Instant>,
     /// It is over with what is being delivered.
     pub over: bool,
+    /// That the writer keeps no log.
+    pub told_behind: bool,
     /// The end went downstream.
     pub ended: bool,
 }
@@ -114,6 +116,7 @@ impl Default for Delivery {
             group: crate::media::event::next_group_id(),
             away: None,
             over: false,
+            told_behind: false,
             ended: false,
         }
     }
@@ -244,8 +247,17 @@ impl DiskBufferSrc {
         self.take_consumer(d, session)?;
         reader.refresh()?;
         let origin = self.settle_timeline(session)?;
-        let tip = range::tip(reader, self.state().tip)?;
-        let cursor = match self.state().cursor {
+        let (known, cursor, ends) = {
+            let state = self.state();
+            (state.tip, state.cursor, state.end)
+        };
+        let tip = match ends {
+            // What is played was fixed when it began.
+            Some(_) if beginning.origin != Origin::Properties => known,
+            _ => range::tip(reader, known)?,
+        };
+        let ends = ends.map(|end| if beginning.origin == Origin::Properties { reader.end() } else { end });
+        let cursor = match cursor {
             Some(cursor) => Some(cursor.position),
             None if d.settings.consumer.is_some() => None,
             None => Some(reader.cursor().position),
@@ -301,7 +313,7 @@ impl DiskBufferSrc {
         self.enter_state(d, state_map);
         {
             let mut state = self.state();
-            state.tip = tip;
+            (state.tip, state.end) = (tip, ends);
             state.until = until;
             state.playing = beginning.playing.clone();
             state.position = beginning.playing.start;
@@ -429,6 +441,13 @@ impl DiskBufferSrc {
         if first {
             gst::debug!(CAT, imp = self, "Everything that is stored was delivered up to position {}", d.position);
         }
+        if session.reader.is_behind() && !std::mem::replace(&mut d.told_behind, true) {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::Read,
+                ("The writer keeps no log (durability=none): another process sees its data late, in large pieces")
+            );
+        }
         self.pause(if session.reader.is_shared() { POLL } else { POLL_OTHER });
         Ok(())
     }
@@ -504,7 +523,7 @@ impl DiskBufferSrc {
                 let first = reader.first();
                 let lost = reader.totals_at(first)?.since(cursor.totals);
                 if cursor.position < first && lost.buffers > 0 && goes_on {
-                    self.state().lost = self.state().lost.plus(lost);
+                    self.note_lost(lost);
                     self.tell_overrun(cursor.position, first - 1, lost);
                 }
                 None
@@ -513,6 +532,10 @@ impl DiskBufferSrc {
         if let Some(cursor) = moved {
             self.state().cursor = Some(cursor);
             consumer.advance(cursor);
+            // From now on what lies behind is kept for it.
+            if let Err(err) = consumer.renew() {
+                gst::warning!(CAT, imp = self, "Where the consumer stands cannot be saved now: {err}");
+            }
         }
         Ok(())
     }
@@ -543,7 +566,7 @@ impl DiskBufferSrc {
         (d.begins, d.gap, d.expected) = (true, true, Some(position));
         d.sync = position;
         if lost.buffers > 0 {
-            self.state().lost = self.state().lost.plus(lost);
+            self.note_lost(lost);
             self.tell_overrun(from, position - 1, lost);
         }
         Ok(())

@@ -61,6 +61,11 @@ impl DiskBufferSrc {
         self.tell(message);
     }
 
+    pub(super) fn note_lost(&self, lost: Totals) {
+        let mut state = self.state();
+        state.lost = state.lost.plus(lost);
+    }
+
     /// Tells what was gone before it could be delivered.
     pub(super) fn tell_overrun(&self, from: Sequence, to: Sequence, lost: Totals) {
         gst::warning!(

@@ -72,7 +72,10 @@ impl DiskBufferSrc {
                 Body::State { slot, .. } => follows && slot.rank == u32::MAX,
                 Body::Event | Body::Snapshot(_) => false,
             };
-            let record = d.chunk.pop_front_if(|_| belongs)?;
+            if !belongs {
+                return None;
+            }
+            let record = d.chunk.pop_front()?;
             if let Some(item) = self.take_record(d, session, record) {
                 if self.is_over(d, &item) {
                     d.over = true;

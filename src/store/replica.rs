@@ -9,6 +9,9 @@
 //! Each table of the store is held open, or it could not be read any more once it is removed: that takes a file descriptor for
 //! every 16 MiB or so. Where the process may have too few, its limit is raised as far as it is allowed to.
 //!
+//! Tables with damage in them are read around, as by the writer. A damaged log or manifest is for the writer to put right: until
+//! then there is nothing to be read.
+//!
 //! When catching up fails, or the database was replaced, the instance is stale: who uses it opens another.
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +29,7 @@ use super::directory::DATABASE;
 use super::error::StoreError;
 use super::extents::{Extents, First};
 use super::files::{Marks, PrivateDirectory, allow_files, identity, logs_in, tables_in};
+use super::framing;
 use super::handle::{Guard, Handle};
 use super::health::database_options;
 use super::highwater::HighWater;
@@ -34,9 +38,11 @@ use super::log::lock;
 use super::playback::check_store;
 use super::reader::{Bounds, Source};
 use super::record::Sequence;
+use super::salvage::newest_manifest;
 use super::schema::CursorRecord;
 use super::stream::Mark;
 use super::survey::{Heads, end_in, heads_from};
+use super::walk::is_damage;
 
 /// An instance catches up at least this often.
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,6 +52,7 @@ const MEMTABLE: u64 = 16 << 20;
 const PAUSE: Duration = Duration::from_millis(10);
 /// So long nothing is looked at while files seem unchanged.
 const TRUST: Duration = Duration::from_secs(5);
+const MANIFEST_TRIES: usize = 5;
 /// Attempts to find the writer standing still for a moment.
 const ROUNDS: usize = 32;
 
@@ -204,10 +211,20 @@ impl Replica {
         let identity = identity(&database).map_err(|source| StoreError::Io { path: database.clone(), source })?;
         let tables = tables_in(&database);
         allow_files(path, TABLES.load(Ordering::Relaxed) + tables)?;
+        let damaged = |what: &str| {
+            let reason = format!("{what}; a diskbuffer that opens it to write salvages what can be read");
+            StoreError::Damaged { path: path.to_owned(), reason }
+        };
+        if has_obstacles(&database) || has_damaged_manifest(&database) {
+            return Err(damaged("a log or manifest has damaged frames"));
+        }
         let private = PrivateDirectory::create()?;
         let logs = logs_in(&database);
         let open = |lenient| DB::open_as_secondary(&options(lenient), &database, &private.0);
-        let db = open(false).or_else(|_| open(true)).map_err(|err| StoreError::database(path, err))?;
+        let db = open(false).or_else(|_| open(true)).map_err(|err| match is_damage(&err) {
+            true => damaged(err.as_ref()),
+            false => StoreError::database(path, err),
+        })?;
         TABLES.fetch_add(tables, Ordering::Relaxed);
         let replica = Arc::new(Self {
             handle: Handle::new(db),
@@ -451,6 +468,26 @@ fn follow(replica: &Weak<Replica>, stop: &Stop) {
             let _ = replica.catch_up(&mut seen);
         }
     }
+}
+
+/// RocksDB would read for ever.
+fn has_obstacles(database: &Path) -> bool {
+    // The writer may remove a file meanwhile.
+    let mut tries = (0..ROUNDS).map(|_| framing::has_obstacles(database, false));
+    tries.find_map(Result::ok).unwrap_or(false)
+}
+
+/// RocksDB would take it for one that ends early.
+fn has_damaged_manifest(database: &Path) -> bool {
+    // The writer may be at the end of it, or begin another.
+    for _ in 0..MANIFEST_TRIES {
+        let manifest = newest_manifest(database).map(|name| framing::check_manifest(&database.join(name), false));
+        if matches!(manifest, Some(Ok(framing::Manifest::Sound))) {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    true
 }
 
 fn options(lenient: bool) -> Options {
