@@ -22,7 +22,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::DiskBuffer;

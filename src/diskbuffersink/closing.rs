@@ -111,19 +111,28 @@ impl Control {
         }
     }
 
-    /// A stream goes: how many are left, if there is a child.
-    pub(super) fn drop_input(&mut self, buffer: &DiskBuffer) -> Option<usize> {
+    /// A stream goes; the others go on.
+    pub(super) fn left(&mut self, bin: &DiskBufferSink, buffer: &DiskBuffer) {
         if let Phase::Running(run) = &mut self.phase
             && let Some(cut) = &mut run.cut
         {
             cut.streams.retain(|stream| stream != buffer);
         }
-        let instance = self.instance_mut()?;
-        if let Some(at) = instance.inputs.iter().position(|(b, _)| b == buffer) {
-            let (_, input) = instance.inputs.remove(at);
-            input.leave();
+        let Some(instance) = self.instance_mut() else { return };
+        let Some(at) = instance.inputs.iter().position(|(b, _)| b == buffer) else { return };
+        let (_, input) = instance.inputs.remove(at);
+        let (was_used, is_last) = (input.taken() > 0, instance.inputs.is_empty());
+        input.leave();
+        if is_last && let Some(instance) = self.take_instance() {
+            gst::debug!(CAT, obj = bin, "The last stream has gone, and the child with it");
+            self.stop(instance, Next::Stop);
+        } else if !was_used && let Some(instance) = self.take_instance() {
+            // A muxer knows nothing of this stream, not even its caps, and has let nothing out for want of them.
+            gst::debug!(CAT, obj = bin, "A stream has gone before the child had anything of it");
+            let streams = bin.imp().streams();
+            streams.iter().for_each(|stream| stream.buffer.hold(Some("another stream has gone before it began")));
+            self.stop(instance, Next::Start);
         }
-        Some(instance.inputs.len())
     }
 }
 

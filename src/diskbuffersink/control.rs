@@ -42,8 +42,8 @@ pub enum Event {
     Quit,
     /// A stream has come.
     Joined,
-    /// A stream goes.
-    Left(DiskBuffer),
+    /// A stream goes: answered when the child has been told.
+    Left(DiskBuffer, Reply<()>),
     /// Something may have changed that is looked at anyway.
     Look,
     Refused(DiskBuffer, gst::FlowError),
@@ -53,6 +53,8 @@ pub enum Event {
         id: Id,
         ok: bool,
     },
+    /// It has got to PAUSED by itself, and waits for whoever contains it to go on.
+    Prerolled(Id),
     /// The instance is in NULL and taken apart.
     Stopped(Id),
     Failed(Id, Failure),
@@ -209,9 +211,19 @@ impl Control {
                 }
             }
             Event::Joined => self.joined(bin),
-            Event::Left(buffer) => self.left(bin, &buffer),
+            Event::Left(buffer, reply) => {
+                self.left(bin, &buffer);
+                let _ = reply.send(());
+            }
             Event::Refused(buffer, flow) => self.refused(bin, &buffer, flow),
             Event::Boundary(buffer, boundary) => self.boundary(bin, buffer, boundary),
+            Event::Prerolled(id) if self.is_current(id) => {
+                if !matches!(self.phase, Phase::Stopping(..) | Phase::Wedged(..))
+                    && let Some(instance) = self.instance()
+                {
+                    instance.set_state(self.target);
+                }
+            }
             Event::Changed { id, ok } if self.is_current(id) => self.changed(bin, ok),
             Event::Stopped(id) if self.is_current(id) => match std::mem::replace(&mut self.phase, Phase::Stopped) {
                 Phase::Stopping(instance, _, next) | Phase::Wedged(instance, next) => {
@@ -228,7 +240,12 @@ impl Control {
                 }
             }
             // Of an instance that was given up.
-            Event::Changed { .. } | Event::Stopped(_) | Event::Failed(..) | Event::Ended(_) | Event::Opened(..) => {}
+            Event::Prerolled(_)
+            | Event::Changed { .. }
+            | Event::Stopped(_)
+            | Event::Failed(..)
+            | Event::Ended(_)
+            | Event::Opened(..) => {}
             Event::Look | Event::Quit => {}
         }
     }

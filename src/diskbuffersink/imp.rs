@@ -301,7 +301,12 @@ impl ElementImpl for DiskBufferSink {
         };
         let Some(stream) = stream else { return };
         let obj = self.obj();
-        self.events.send(Event::Left(stream.buffer.clone()));
+        // Before anything that would flush the child on its way down. Below READY nobody answers, and there is no child.
+        if obj.current_state() > gst::State::Null {
+            let (reply, answer) = mpsc::channel();
+            self.events.send(Event::Left(stream.buffer.clone(), reply));
+            let _ = answer.recv_timeout(STOP_GRACE);
+        }
         let _ = pad.set_active(false);
         let _ = obj.remove_pad(pad);
         stream.buffer.set_locked_state(true);

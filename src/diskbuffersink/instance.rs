@@ -69,12 +69,15 @@ impl Recipe {
             Recipe::Nothing => {
                 let bin = gst::Bin::new();
                 for stream in streams {
-                    let sink = gst::ElementFactory::make("fakesink").name(&stream.name).build().map_err(|err| {
-                        gst::error_msg!(
-                            gst::CoreError::MissingPlugin,
-                            ("{err}: to record, the coreelements plugin of GStreamer has to be installed")
-                        )
-                    })?;
+                    let sink = gst::ElementFactory::make("fakesink")
+                        .name(format!("record-{}", stream.name))
+                        .build()
+                        .map_err(|err| {
+                            gst::error_msg!(
+                                gst::CoreError::MissingPlugin,
+                                ("{err}: to record, the coreelements plugin of GStreamer has to be installed")
+                            )
+                        })?;
                     // Fails only for elements of the same name.
                     let _ = bin.add(&sink);
                 }
@@ -118,7 +121,7 @@ impl Instance {
                 pads.extend(made);
                 // In NULL: what it takes at any time.
                 stream.set_accepts(pad.query_caps(None));
-                let input = Input::new(&stream.name());
+                let input = Input::new(&format!("{}-input", stream.name()));
                 let link = || -> Result<gst::Pad, String> {
                     shell.add(&input).map_err(|err| err.to_string())?;
                     input.sync_state_with_parent().map_err(|err| err.to_string())?;

@@ -28,8 +28,11 @@ pub fn judge(
                 events.send(Event::Ended(id));
                 None
             }
+            View::AsyncDone(_) => {
+                events.send(Event::Prerolled(id));
+                None
+            }
             View::AsyncStart(_)
-            | View::AsyncDone(_)
             | View::StateDirty(_)
             | View::RequestState(_)
             | View::ClockLost(_)

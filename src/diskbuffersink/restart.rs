@@ -9,7 +9,6 @@ use super::control::{Control, Next, Phase};
 use super::failure::{Failure, pause};
 use super::instance::Instance;
 use super::{CAT, DiskBufferSink};
-use crate::diskbuffer::DiskBuffer;
 
 /// How long a child may take to go to NULL.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -124,17 +123,6 @@ impl Control {
                     None => self.settle(bin, Next::Start),
                 }
             }
-        }
-    }
-
-    /// A stream goes; the others go on.
-    pub(super) fn left(&mut self, bin: &DiskBufferSink, buffer: &DiskBuffer) {
-        let left = self.drop_input(buffer);
-        if left == Some(0)
-            && let Some(instance) = self.take_instance()
-        {
-            gst::debug!(CAT, obj = bin, "The last stream has gone, and the child with it");
-            self.stop(instance, Next::Stop);
         }
     }
 }
