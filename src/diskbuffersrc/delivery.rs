@@ -161,8 +161,9 @@ impl DiskBufferSrc {
                 let _ = self.srcpad.pause_task();
             }
             Step::Begin(beginning) => self.begin(d, &session, *beginning),
+            // Where the epoch lies shows with its first buffer.
+            Step::Send(event) if !d.has_segment => d.held.push(event),
             Step::Send(event) => {
-                self.send_in_force(d, None);
                 self.srcpad.push_event(event);
             }
             Step::Read => self.read(d, &session),

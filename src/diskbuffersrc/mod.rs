@@ -1,6 +1,7 @@
-//! `diskbuffersrc` plays what a `diskbuffer` or a `diskbuffersink` keeps: from the beginning, from a time or a position, up to
+//! `diskbuffersrc` plays what a `diskbuffer` or a `diskbuffersink` has stored: from the beginning, from a time or a position, up to
 //! a time, or on and on as it is written; from several places at once, in the process that writes and in any other. It reads:
-//! the store stays as it is, but for the small files in which consumers remember where they stand.
+//! the store stays as it is, but for the small files in which consumers remember where they stand. What the writer holds in
+//! memory alone (`persist=spill`) is not seen; with `durability=none` another process sees data late.
 //!
 //! ## Where it begins and ends
 //!
@@ -37,7 +38,8 @@
 //! that downstream has are not repeated. PTS and DTS stay as recorded. The segment's `time` puts the first buffer of the epoch
 //! where it was captured, its `base` lets running time go on without a jump; in a live pipeline an epoch does not begin before
 //! the current running time. Within an epoch times keep the distances of their PTS. A stored end of stream that another epoch
-//! follows ends its epoch only. Epochs in other formats than TIME, and buffers without timestamps, come as they were recorded:
+//! follows ends its epoch only. Each stream counts from its own earliest record: streams of one store that are played together
+//! have to be aligned by their capture times (`add-reference-timestamp-meta`). Epochs in other formats than TIME, and buffers without timestamps, come as they were recorded:
 //! seeks find them by capture time.
 //!
 //! The first buffer after a start, a seek or a gap is a keyframe with DISCONT and the parameter sets that it lacks; leading

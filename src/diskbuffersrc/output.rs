@@ -198,7 +198,8 @@ impl DiskBufferSrc {
         };
         let base = self.base(d);
         let at = recorded.start().unwrap_or_default();
-        let captured = d.beginning.playing.start.unwrap_or_default();
+        // Without data of its own it goes on where playing is.
+        let captured = d.beginning.playing.start.or(self.state().position).unwrap_or_default();
         let first = first.unwrap_or(First { at: Some(at), captured });
         let segment = timeline::segment(&recorded, first, base, &d.beginning.playing);
         // It is exact where playing begins; later epochs are whole.

@@ -5,6 +5,7 @@
 //! location/LOCK      locked by the process that has the store open
 //! location/HIGHWATER how far the streams had come
 //! location/aside/    what could not be used
+//! location/consumers/ where readers stand
 //! location/ballast   space set aside for a disk that fills up
 //! location/db/       RocksDB
 //! ```

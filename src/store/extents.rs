@@ -136,7 +136,6 @@ impl Extents {
         }
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }

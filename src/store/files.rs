@@ -123,3 +123,32 @@ impl Drop for PrivateDirectory {
         let _ = fs::remove_dir_all(&self.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_files_than_a_process_may_have_are_refused() {
+        allow_files(Path::new("here"), 1).unwrap();
+        let refused = allow_files(Path::new("here"), u64::MAX - SPARE_FILES);
+        assert!(matches!(refused, Err(StoreError::TooManyFiles { .. })));
+    }
+
+    #[test]
+    fn what_is_written_shows_in_the_marks() {
+        let temp = tempfile::tempdir().unwrap();
+        let identity = identity(temp.path()).unwrap();
+        let read = |before| Marks::read(temp.path(), identity, before).unwrap();
+        fs::write(temp.path().join("000004.log"), b"one").unwrap();
+        let first = read(None);
+        assert!(first.same(&read(Some(&first))));
+        fs::write(temp.path().join("000004.log"), b"longer").unwrap();
+        let second = read(Some(&first));
+        assert!(!second.same(&first));
+        std::thread::sleep(TICK);
+        fs::write(temp.path().join("000005.sst"), b"").unwrap();
+        assert!(!read(Some(&second)).same(&second));
+        assert!(matches!(Marks::read(temp.path(), (0, 0), None), Err(StoreError::Away { .. })));
+    }
+}

@@ -7,6 +7,7 @@
 //!   nothing wanted in them are removed whole, also on a full disk.
 //! - Reading costs one seek and then runs; memory does not grow with what is stored.
 //! - A directory that is not a store, is of a newer format, or belongs to another process is left untouched.
+//! - Any number of readers beside the one writer, in any number of processes; what they still need is kept while limits allow.
 //!
 //! Never: a lock held while the disk works, except by the one who is being served; a file opened before `FORMAT` was read;
 //! a sequence number used twice.
@@ -17,6 +18,9 @@
 //! accounting, `budget` memory, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs,
 //! `fault` disks that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what
 //! could not be used, `highwater` how far the streams had come, `directory` and `registry` who has the store open.
+//!
+//! Beside the one who writes: [`StreamReader`] reads in any process, `replica` and `files` follow what another one writes,
+//! `seek` finds sync points by time, `consumer` and `leases` keep where readers stand and what they need, `floor` makes room.
 
 mod age;
 mod aside;

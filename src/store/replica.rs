@@ -52,6 +52,8 @@ const MEMTABLE: u64 = 16 << 20;
 const PAUSE: Duration = Duration::from_millis(10);
 /// So long nothing is looked at while files seem unchanged.
 const TRUST: Duration = Duration::from_secs(5);
+/// Tables that are about to come or to go.
+const UNDER_WAY: u64 = 32;
 const MANIFEST_TRIES: usize = 5;
 /// Attempts to find the writer standing still for a moment.
 const ROUNDS: usize = 32;
@@ -366,7 +368,7 @@ impl Replica {
         let failed = |error| self.failed(error);
         let first = seen.at.is_none();
         let heads = heads_from(&db, seen.newest, &HighWater::default()).map_err(failed)?;
-        self.enter_extents(seen, &heads)?;
+        self.enter_extents(&heads);
         if let Some(clock) = heads.values().rev().find_map(|found| found.clock.clone())
             && (first || clock != seen.clock)
         {
@@ -389,15 +391,19 @@ impl Replica {
             extents.cover(stream.id, &holes);
         }
         extents.drop_dead();
+        let tables = extents.len() as u64 + UNDER_WAY;
         drop(extents);
         *lock(&self.streams) = streams;
         seen.newest = heads.keys().next_back().copied().unwrap_or(seen.newest);
         seen.version = version;
         seen.at.get_or_insert_with(Instant::now);
-        Ok(())
+        // About one for each extent.
+        TABLES.fetch_sub(self.tables.swap(tables, Ordering::Relaxed), Ordering::Relaxed);
+        let open = TABLES.fetch_add(tables, Ordering::Relaxed) + tables;
+        allow_files(&self.path, open)
     }
 
-    fn enter_extents(&self, seen: &Seen, heads: &Heads) -> Result<(), StoreError> {
+    fn enter_extents(&self, heads: &Heads) {
         let mut extents = self.extents.write().unwrap_or_else(PoisonError::into_inner);
         let known = extents.newest();
         for (id, found) in heads.iter().filter(|(_, found)| !found.starts.is_empty()) {
@@ -408,15 +414,6 @@ impl Replica {
                 extents.push(*id, found.boot(), found.starts.iter().map(|(s, start)| (*s, first(start))).collect());
             }
         }
-        drop(extents);
-        // About one table per extent.
-        let new = heads.keys().filter(|id| seen.newest > 0 && **id > seen.newest).count() as u64;
-        if new > 0 {
-            allow_files(&self.path, TABLES.load(Ordering::Relaxed) + new)?;
-            TABLES.fetch_add(new, Ordering::Relaxed);
-            self.tables.fetch_add(new, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     /// Cursor, holes and end of a stream as they are now.

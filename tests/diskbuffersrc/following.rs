@@ -153,5 +153,16 @@ fn frames_are_shown_as_they_come() {
         // Its place in time and the latency; nothing waits for a clock that began before.
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     }
+    // The writer was away: what it writes then is not late.
+    rig.stop();
+    drop(rig);
+    let least = pipeline.current_running_time().unwrap().max(gst::ClockTime::from_mseconds(1800));
+    until("the clock to pass what was shown", || pipeline.current_running_time().unwrap() > least);
+    let _rig = recorder(dir.path(), 100..110);
+    while received.recv_timeout(PATIENCE).unwrap() != 109 {}
+    let segment = source.static_pad("src").unwrap().sticky_event::<gst::event::Segment>(0).unwrap();
+    let base = segment.segment().downcast_ref::<gst::ClockTime>().unwrap().base().unwrap();
+    let now = pipeline.current_running_time().unwrap();
+    assert!(base >= least && base <= now, "{base} of {now}");
     pipeline.set_state(gst::State::Null).unwrap();
 }

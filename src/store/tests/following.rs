@@ -268,33 +268,66 @@ fn what_a_writer_does_not_log_shows_once_it_is_in_files() {
     });
 }
 
+const CONSUMER: &str = "STREAMBUFFER_TEST_CONSUMER";
+
+/// Not a test by itself: a consumer that tells what it sees, a record a millisecond.
 #[test]
-fn a_killed_reader_of_another_process_goes_on_where_it_saved() {
+fn a_consumer_of_its_own() {
+    let Some(location) = std::env::var_os(CONSUMER) else { return };
+    let reader = reader(Path::new(&location));
+    let consumer = reader.consumer("killed", Duration::from_secs(60)).unwrap();
+    let mut cursor = consumer.position().unwrap_or_else(|| reader.cursor_at(reader.first()).unwrap());
+    for line in (cursor.position..=reader.end().sequence).map_while(|at| reader.read(at, 1, 1).unwrap().records.pop()) {
+        println!("saw {}", line.sequence);
+        let before = Mark { sequence: line.sequence, totals: line.before };
+        assert_eq!(cursor.pass(before, line.after()), Pass::New { lost: Totals::default() });
+        cursor.resume = line.sequence;
+        consumer.advance(cursor);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    println!("saw all");
+}
+
+#[test]
+fn a_consumer_that_is_killed_goes_on_where_it_saved() {
     let temp = tempfile::tempdir().unwrap();
     let mut writer = Writer::start(temp.path());
-    writer.order("append 100");
-    let reader = reader(temp.path());
-    let consumer = reader.consumer("a", Duration::from_secs(60)).unwrap();
-    consumer.advance(reader.cursor_at(50).unwrap());
-    let file = temp.path().join("consumers/default/a");
-    until("it is saved within a moment", || file.exists());
-    let saved = std::fs::read(&file).unwrap();
-    std::mem::forget(consumer);
-    let elsewhere = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(elsewhere.path().join("consumers/default")).unwrap();
-    std::fs::write(elsewhere.path().join("consumers/default/a"), &saved).unwrap();
-    drop(writer);
-    for name in ["FORMAT", "db"] {
-        let copied = Command::new("cp").arg("-r").arg(temp.path().join(name)).arg(elsewhere.path()).status();
-        assert!(copied.unwrap().success());
+    writer.order("append 1500");
+    let (mut seen, mut kills) = (0, 0);
+    loop {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::tests::following::a_consumer_of_its_own", "--nocapture"])
+            .env(CONSUMER, temp.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut told = lines.filter_map(|line| Some(line.split_once("saw ")?.1.to_owned()));
+        let first: Sequence = told.next().unwrap().parse().unwrap();
+        assert!(first <= seen + 1, "nothing is passed over");
+        assert!(kills == 0 || first > 100, "not from the beginning");
+        seen = first;
+        let all = told.by_ref().take(400).any(|line| {
+            line.parse().map_or(true, |at| {
+                seen = at;
+                false
+            })
+        });
+        let _ = child.kill();
+        let _ = child.wait();
+        if all {
+            break;
+        }
+        kills += 1;
     }
-    let again = self::reader(elsewhere.path());
-    let consumer = again.consumer("a", Duration::from_secs(60)).unwrap();
-    assert_eq!(consumer.position(), Some(reader.cursor_at(50).unwrap()));
+    assert_eq!(seen, 1500);
+    assert!(kills >= 3);
+    writer.close();
     // A damaged file counts as none.
-    drop(consumer);
-    std::fs::write(elsewhere.path().join("consumers/default/a"), &saved[1..]).unwrap();
-    assert_eq!(again.consumer("a", Duration::from_secs(60)).unwrap().position(), None);
+    let file = temp.path().join("consumers/default/killed");
+    let saved = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &saved[1..]).unwrap();
+    assert_eq!(reader(temp.path()).consumer("killed", Duration::ZERO).unwrap().position(), None);
 }
 
 fn listing(path: &Path) -> Vec<(std::path::PathBuf, u64, std::time::SystemTime)> {
