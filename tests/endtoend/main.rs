@@ -11,6 +11,7 @@ mod film;
 mod frames;
 mod outages;
 mod places;
+mod processes;
 mod sender;
 #[path = "../shared/servers.rs"]
 mod servers;

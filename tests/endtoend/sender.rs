@@ -16,9 +16,13 @@ pub struct Sender {
 impl Sender {
     /// Runs `gst-launch-1.0 LINE` through a shell, so that the line is what a user would type; its output goes into `directory`.
     pub fn start(directory: &Path, line: &str) -> Self {
+        Self::start_as("sender", directory, line)
+    }
+
+    pub fn start_as(name: &str, directory: &Path, line: &str) -> Self {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("exec gst-launch-1.0 -m {line}")]);
-        Self::run("sender", directory, command)
+        Self::run(name, directory, command)
     }
 
     /// Runs any command that uses the plugin; whatever it prints goes into the file `name`.log.
