@@ -456,7 +456,9 @@ impl DiskBuffer {
         d.refused_caps = None;
         d.not_before = None;
         d.pace = None;
-        let fresh = (position >= end || position == began) && !flush && !d.gap;
+        // To a downstream that is not the first of this run even its beginning is a repeat.
+        let exchanged = d.children > 0 && d.begun > 1 && matches!(d.child, Child::Fresh);
+        let fresh = (position >= end || position == began) && !flush && !d.gap && !exchanged;
         d.start = if fresh { Start::Continuing } else { Start::Discont };
         d.leading = Leading::default();
         for (_, value) in sticky {

@@ -1,7 +1,7 @@
 //! GObject glue: pads, properties, signals, state changes.
 //!
 //! Locks, in the order in which they may be taken, each for a moment:
-//! `settings`, `state`. `session`, `ingest`, `domain`, `position` and `manager` are taken alone. None is held across a push, a query, a
+//! `settings`, `state`, that of the joint cursor. `session`, `ingest`, `domain`, `position` and `manager` are taken alone. None is held across a push, a query, a
 //! signal, a message or a disk access. What `ingest` holds belongs to the sink pad's streaming thread, which takes it out
 //! while it works.
 

@@ -58,6 +58,9 @@ impl Limit {
 pub(super) struct Report {
     /// What it would resume from alone.
     pub own: Option<Moment>,
+    /// Its newest sync point that was delivered: where it goes back to when downstream is exchanged in between; `None` when
+    /// it goes on where it stands.
+    pub newest: Option<Moment>,
     /// Something of it is undelivered.
     pub pending: bool,
     /// Its end of stream was delivered.
@@ -151,7 +154,7 @@ impl Membership {
         if let Some(member) = self.joint.members().get(self.id) {
             let own = pending.then_some(Moment::FIRST);
             (member.running, member.resume) = (false, [None; 2]);
-            member.report = Report { own, pending, ended: false };
+            member.report = Report { own, pending, ..Report::default() };
         }
     }
 
@@ -217,6 +220,19 @@ impl Membership {
         let members = self.joint.members();
         let leader = members.leader().filter(|leader| leader.id != self.id && leader.running)?;
         leader.resume[1]
+    }
+
+    /// It has stopped where a new downstream goes on.
+    pub fn stopped_at_boundary(&self) {
+        if let Some(member) = self.joint.members().get(self.id) {
+            member.report.newest = None;
+        }
+    }
+
+    /// Where a follower goes on when downstream is exchanged: at its last sync point at or before this, if the leader goes back.
+    pub fn goes_back_to(&self) -> Option<Moment> {
+        let members = self.joint.members();
+        members.leader().filter(|leader| leader.id != self.id && !leader.report.ended)?.report.newest
     }
 
     /// The earliest that another member needs.
@@ -307,7 +323,7 @@ mod tests {
         }
 
         fn report(&self) -> Report {
-            Report { own: self.resume.own_at(), pending: self.pending(), ended: false }
+            Report { own: self.resume.own_at(), newest: None, pending: self.pending(), ended: false }
         }
 
         fn receive(&mut self) {
@@ -434,7 +450,7 @@ mod tests {
     }
 
     fn needs(own: Moment) -> Report {
-        Report { own: Some(own), pending: true, ended: false }
+        Report { own: Some(own), pending: true, ..Report::default() }
     }
 
     #[test]

@@ -28,6 +28,7 @@ use super::DiskBuffer;
 use super::delivery::Delivery;
 use super::imp;
 use super::imp::CAT;
+use super::joint::Membership;
 use super::state::{Outage, State};
 use super::tail::{Content, Item};
 use crate::store::{Count, Sequence, StoreError, Sync, Totals};
@@ -135,8 +136,8 @@ impl DiskBuffer {
         self.imp().hold(reason);
     }
 
-    /// Waits until the element is held and no push is under way; false when that takes longer than `timeout`. From within
-    /// the delivery task there is nothing to wait for.
+    /// Waits for the push that was under way when the element was held; false when it takes longer than `timeout`. After that
+    /// nothing is pushed until the release. From within the delivery task there is nothing to wait for.
     pub(crate) fn wait_until_idle(&self, timeout: Duration) -> bool {
         self.imp().wait_for_push(timeout)
     }
@@ -268,6 +269,9 @@ impl imp::DiskBuffer {
             let new = state.flow.is_ok() && d.generation == state.generation && state.hold == Hold::Released;
             if new {
                 state.hold = Hold::InOrder;
+                if let Some(joint) = &state.joint {
+                    joint.stopped_at_boundary();
+                }
             }
             new
         };
@@ -307,20 +311,29 @@ impl imp::DiskBuffer {
             (None, Some(record)) => record.sequence,
             (None, None) => d.position,
         };
-        let (resume, end) = {
+        let (resume, end, leader) = {
             let state = self.state();
-            (state.cursor.resume, state.end.sequence)
+            let leader = state.joint.as_ref().and_then(Membership::goes_back_to);
+            (state.cursor.resume, state.end.sequence, leader)
         };
-        let (mut keyframe, mut depends) = (None, false);
+        if let Some(leader) = leader {
+            // What belongs to its keyframe.
+            let mark = self.sync_at_or_before(session, resume..position, leader)?;
+            return Ok(mark.map(|mark| mark.sequence));
+        }
+        let (mut keyframe, mut keyframes, mut depends) = (None, 0, false);
         self.walk(session, resume..position, |found| {
             match found.sync {
                 Sync::None => depends = true,
-                _ => keyframe = Some(found.sequence),
+                _ => {
+                    keyframe = Some(found.sequence);
+                    keyframes += 1;
+                }
             }
             ControlFlow::Continue(())
         })?;
-        // Where all are keyframes the next one will be.
-        let goes_on = !depends || (position < end && self.decodable_at(session, position));
+        // With nothing there to look at, where all are keyframes the next one will be.
+        let goes_on = if position < end { self.decodable_at(session, position) } else { keyframes > 1 && !depends };
         Ok(keyframe.filter(|_| !goes_on))
     }
 

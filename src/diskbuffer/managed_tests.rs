@@ -13,14 +13,14 @@ use super::managed::{Boundary, Manager};
 const GOP: u64 = 5;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Refused(gst::FlowError),
     Boundary(Boundary),
     DeliveredEos,
 }
 
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     told: Mutex<Vec<Told>>,
     more: Condvar,
 }
@@ -31,11 +31,11 @@ impl Log {
         self.more.notify_all();
     }
 
-    fn told(&self) -> Vec<Told> {
+    pub(super) fn told(&self) -> Vec<Told> {
         self.told.lock().unwrap().clone()
     }
 
-    fn wait(&self, count: usize) -> Vec<Told> {
+    pub(super) fn wait(&self, count: usize) -> Vec<Told> {
         let told = self.told.lock().unwrap();
         let (told, timeout) = self.more.wait_timeout_while(told, PATIENCE, |told| told.len() < count).unwrap();
         assert!(!timeout.timed_out(), "told: {told:?}");

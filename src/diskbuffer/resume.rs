@@ -152,6 +152,11 @@ impl Resume {
         self.points.front().and_then(|first| first.at)
     }
 
+    /// The time of the newest sync point.
+    pub fn newest_at(&self) -> Option<Moment> {
+        self.points.back().and_then(|point| point.at)
+    }
+
     /// What could be sent again ended long before `moment`.
     pub fn is_far_before(&self, moment: Moment) -> bool {
         self.at().is_some_and(|at| at != Moment::FIRST && moment.since(at) > MAX_TIME as i64)

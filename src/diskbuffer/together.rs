@@ -64,6 +64,7 @@ impl State {
     pub(super) fn report(&self) -> Report {
         Report {
             own: self.resume.own_at(),
+            newest: self.resume.newest_at(),
             pending: self.level().buffers > 0,
             ended: self.live_eos.is_some() && self.eos_sent == self.live_eos,
         }
@@ -125,7 +126,7 @@ impl imp::DiskBuffer {
     }
 
     /// The last sync point of `range` at or before `moment`.
-    fn sync_at_or_before(
+    pub(super) fn sync_at_or_before(
         &self,
         session: &Session,
         range: Range<Sequence>,

@@ -9,6 +9,7 @@ use gst::subclass::prelude::*;
 use super::DiskBuffer;
 use super::common::{FRAME, PATIENCE, Sink, frame, h264_caps, init, number, until};
 use super::joint::JointCursor;
+use super::managed_tests::Log;
 
 const GOP: u64 = 5;
 
@@ -132,6 +133,11 @@ impl Pair {
             assert!(member.element.wait_until_idle(PATIENCE));
             member.exchange();
         }
+    }
+
+    fn given(&self, first: &mut bool) -> Given {
+        let first = std::mem::take(first);
+        Given { video: self.video.sink.clone(), audio: self.audio.sink.clone(), first }
     }
 
     fn release(&self) {
@@ -314,4 +320,133 @@ fn alone_again_it_keeps_what_it_needs_itself() {
     pair.video.push(23..24);
     pair.video.sink.wait_buffers(4);
     assert_eq!(pair.video.numbers(), [20, 21, 22, 23]);
+}
+
+/// Numbers that need not be good, only the same for a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, below: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % below
+    }
+}
+
+/// Sinks of one downstream, and what they were given.
+struct Given {
+    video: Sink,
+    audio: Sink,
+    /// The first of a run.
+    first: bool,
+}
+
+fn contiguous(numbers: &[u64]) -> bool {
+    numbers.windows(2).all(|pair| pair[1] == pair[0] + 1)
+}
+
+/// Random failures, orderly exchanges and restarts: everything arrives somewhere, each downstream begins at a keyframe with
+/// DISCONT, has no gap, and has the sound from the keyframe on.
+#[test]
+fn whatever_happens_downstream_nothing_is_missing() {
+    for seed in 1..=12u64 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let overlap = [0, 300_000_000, 1_000_000_000][(seed % 3) as usize].to_string();
+        let mut pair = Pair::new(dir.path(), &[("replay-overlap", &overlap)]);
+        pair.audio.element.set_property_from_str("replay-overlap", &overlap);
+        let log = Arc::new(Log::default());
+        for member in pair.members() {
+            member.element.set_manager(Some(log.clone()));
+            member.element.hold(None);
+        }
+        pair.play();
+        pair.release();
+        let mut given = Vec::new();
+        let (mut next, mut first) = (0, true);
+        for _ in 0..25 {
+            let count = 1 + dice.roll(12);
+            pair.push(next..next + count);
+            next += count;
+            match dice.roll(5) {
+                0 => {
+                    let told = log.told().len();
+                    let sink = if dice.roll(2) == 0 { &pair.video.sink } else { &pair.audio.sink };
+                    sink.answer(Some(gst::FlowError::Error));
+                    pair.push(next..next + 1);
+                    next += 1;
+                    log.wait(told + 1);
+                    given.push(pair.given(&mut first));
+                    pair.fail();
+                    pair.release();
+                }
+                1 => {
+                    given.push(pair.given(&mut first));
+                    for member in pair.members() {
+                        member.element.hold(None);
+                    }
+                    for member in pair.members() {
+                        assert!(member.element.wait_until_idle(PATIENCE));
+                        member.exchange();
+                    }
+                    pair.release();
+                }
+                2 => {
+                    // One of them does not get on; the other does.
+                    let sink = if dice.roll(2) == 0 { &pair.video.sink } else { &pair.audio.sink };
+                    sink.hold_after(dice.roll(4) as usize);
+                    pair.push(next..next + 8);
+                    next += 8;
+                    given.push(pair.given(&mut first));
+                    pair.fail();
+                    pair.release();
+                }
+                3 => {
+                    given.push(pair.given(&mut first));
+                    for member in pair.members() {
+                        member.element.hold(Some("stopped"));
+                        member.source.set_active(false).unwrap();
+                    }
+                    pair.pipeline.set_state(gst::State::Null).unwrap();
+                    pair.members().into_iter().for_each(Member::exchange);
+                    pair.play();
+                    pair.release();
+                    first = true;
+                    next = next.next_multiple_of(GOP);
+                }
+                _ => {}
+            }
+        }
+        for member in [&pair.video, &pair.audio] {
+            member.wait_counted();
+        }
+        given.push(pair.given(&mut first));
+        let mut missing: [std::collections::BTreeSet<u64>; 2] = Default::default();
+        for (stream, missing) in missing.iter_mut().enumerate() {
+            let sinks = given.iter().map(|given| if stream == 0 { &given.video } else { &given.audio });
+            missing.extend(0..next);
+            sinks.flat_map(|sink| sink.buffers()).for_each(|buffer| _ = missing.remove(&number(&buffer)));
+        }
+        // Numbers that a restart left out were never pushed.
+        assert_eq!(missing[0], missing[1], "seed {seed}");
+        let pushed = pair.video.stat("received");
+        assert_eq!(next - missing[0].len() as u64, pushed, "seed {seed}: {missing:?}");
+        let mut nothing_yet = true;
+        for (index, given) in given.iter().enumerate() {
+            nothing_yet |= given.first;
+            let numbers = |sink: &Sink| sink.buffers().iter().map(number).collect::<Vec<_>>();
+            let (video, audio) = (numbers(&given.video), numbers(&given.audio));
+            let skipped = |n: &[u64]| n.windows(2).any(|p| (p[0]..p[1]).any(|n| missing[0].contains(&n)));
+            for stream in [&video, &audio] {
+                assert!(contiguous(stream) || skipped(stream), "seed {seed}, {index}: {stream:?}");
+            }
+            if let (Some(first), Some(sound)) = (video.first(), audio.first()) {
+                assert!(first.is_multiple_of(GOP), "seed {seed}, {index}: {video:?}");
+                let disconts = given.video.buffers()[0].flags.contains(gst::BufferFlags::DISCONT);
+                assert!(std::mem::take(&mut nothing_yet) || disconts, "seed {seed}, {index}");
+                assert!(sound <= first, "seed {seed}, {index}: {video:?} {audio:?}");
+            }
+        }
+    }
 }

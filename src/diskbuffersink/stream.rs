@@ -1,6 +1,6 @@
 //! One stream of the bin: a ghost pad, the `diskbuffer` behind it, and what that tells the control thread.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use gst::glib;
@@ -19,9 +19,15 @@ pub struct Stream {
     pub pad: gst::GhostPad,
     pub buffer: DiskBuffer,
     /// Upstream has ended it.
-    ended: Arc<AtomicBool>,
+    ended: Arc<Ended>,
     /// What the child takes here, also while there is none: caps that are decided on meanwhile have to suit it.
     accepts: Accepts,
+}
+
+#[derive(Default)]
+struct Ended {
+    now: AtomicBool,
+    times: AtomicU64,
 }
 
 type Accepts = Arc<Mutex<Option<gst::Caps>>>;
@@ -92,7 +98,8 @@ impl Stream {
                 Some(gst::EventType::FlushStop | gst::EventType::StreamStart) => false,
                 _ => return gst::PadProbeReturn::Ok,
             };
-            if ended.swap(is_end, Ordering::AcqRel) != is_end {
+            if ended.now.swap(is_end, Ordering::AcqRel) != is_end {
+                ended.times.fetch_add(u64::from(is_end), Ordering::AcqRel);
                 events.send(Event::Look);
             }
             gst::PadProbeReturn::Ok
@@ -110,7 +117,12 @@ impl Stream {
     }
 
     pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Acquire)
+        self.ended.now.load(Ordering::Acquire)
+    }
+
+    /// How often it has.
+    pub fn ends(&self) -> u64 {
+        self.ended.times.load(Ordering::Acquire)
     }
 
     /// The caps that come in, or what upstream says it may send.

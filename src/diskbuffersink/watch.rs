@@ -19,6 +19,8 @@ const SELDOM: Duration = Duration::from_secs(1);
 /// How far the end of the stream is.
 #[derive(Debug, Default)]
 pub struct EndOfStream {
+    /// How often upstream has ended a stream: another time, another end.
+    ends: u64,
     /// Since when upstream has ended every stream, and the latest progress since.
     waiting: Option<Waiting>,
     /// The child has posted its own.
@@ -113,11 +115,12 @@ impl Control {
     /// Posts EOS when the child has everything, or does not take the rest.
     pub(super) fn look_at_end(&mut self, bin: &DiskBufferSink) {
         let streams = bin.imp().streams();
-        if streams.is_empty() || !streams.iter().all(Stream::has_ended) {
-            if self.eos.waiting.is_some() {
-                let playing = self.eos.playing;
-                self.eos = EndOfStream { playing, ..Default::default() };
-            }
+        let all_ended = !streams.is_empty() && streams.iter().all(Stream::has_ended);
+        let ends = streams.iter().map(Stream::ends).sum();
+        if !all_ended || ends != self.eos.ends {
+            self.eos = EndOfStream { ends, playing: self.eos.playing, ..Default::default() };
+        }
+        if !all_ended {
             return;
         }
         let accepted = bin.imp().accepted();
