@@ -85,10 +85,15 @@ impl Server for Tcp {
                 .spawn()
                 .unwrap(),
         );
-        let listening = format!(":{:04X} 00000000:0000 0A", self.port);
+        // A sender that was waiting may be connected before anybody looks, and then nobody listens any more.
+        let own = format!(":{:04X}", self.port);
         until("the TCP server listens", || {
             assert_eq!(process.0.try_wait().unwrap(), None, "gst-launch-1.0 has ended");
-            std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&listening)
+            let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+            sockets
+                .lines()
+                .map(|line| line.split_whitespace().collect::<Vec<_>>())
+                .any(|fields| matches!(&fields[..], [_, local, _, "01" | "0A", ..] if local.ends_with(&own)))
         });
         process
     }
