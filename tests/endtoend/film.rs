@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 
-use crate::common::{init, wait_for_eos};
+use crate::common::init;
 use crate::frames;
 
 /// One stream, by the checksums of its pictures or frames in order.
@@ -97,6 +97,5 @@ fn sound(source: &str, note: impl Fn(u64) + Send + 'static) {
     });
     sink.set_callbacks(callbacks.build());
     pipeline.set_state(gst::State::Playing).unwrap();
-    wait_for_eos(&pipeline);
-    pipeline.set_state(gst::State::Null).unwrap();
+    let _ = frames::finish(&pipeline, &AtomicBool::new(false));
 }

@@ -71,12 +71,15 @@ fn play(server: &dyn Server, plan: &Plan, directory: &Path, line: &str) -> Vec<P
         sender.until("the server gets something", PATIENCE, |_| place.received() > 0);
         sender.run_on(plan.there);
         let end = plan.ends[outage % plan.ends.len()];
-        if let End::Frozen = end {
+        let frozen = matches!(end, End::Frozen);
+        if frozen {
             place.signal("STOP");
             sender.run_on(plan.away);
         }
         place.close(end);
-        sender.run_on(plan.away);
+        if !frozen {
+            sender.run_on(plan.away);
+        }
     }
     place.open();
     let output = sender.finish(Duration::from_secs_f64(plan.seconds()) + PATIENCE);
