@@ -146,6 +146,7 @@ impl DiskBuffer {
     /// element is held and idle, from a thread that may block as long as downstream does. False when downstream did not take it.
     #[cfg(test)]
     pub(crate) fn push_eos(&self) -> bool {
+        use gst::prelude::*;
         let peer = self.imp().srcpad.peer();
         peer.is_some_and(|peer| peer.send_event(gst::event::Eos::new()))
     }

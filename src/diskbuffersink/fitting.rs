@@ -268,7 +268,7 @@ mod tests {
     #[test]
     fn an_always_pad_comes_first_and_is_used_once() {
         let video = wanted("video", Media::Video);
-        assert_eq!(targets("queue ! fakesink", &[video.clone()]).unwrap(), ["sink"]);
+        assert_eq!(targets("queue ! fakesink", std::slice::from_ref(&video)).unwrap(), ["sink"]);
         let text = targets("queue ! fakesink", &[video, wanted("audio_0", Media::Audio)]).unwrap_err();
         assert!(text.contains("\"audio_0\"") && text.contains("muxer"), "{text}");
         let text = targets("videotestsrc ! fakesink", &[wanted("video", Media::Video)]).unwrap_err();

@@ -122,7 +122,7 @@ impl Station {
 
     pub fn stop(&self) -> Duration {
         let before = Instant::now();
-        let _ = self.sources.iter().map(|source| source.set_active(false)).count();
+        self.sources.iter().for_each(|source| _ = source.set_active(false));
         self.pipeline.set_state(gst::State::Null).unwrap();
         before.elapsed()
     }
