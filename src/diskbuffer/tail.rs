@@ -287,6 +287,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::buffer::Facts;
 
     fn item(sequence: Sequence, size: usize, stored: bool) -> Item {
         Item {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::{CAT, DiskBufferSrc, Session, error_message, lock};
+use super::imp::{CAT, DiskBufferSrc, Session, error_message, lock, may_pass};
 use super::place::Place;
 use super::range::{self, Held, Start};
 use super::settings::Settings;
@@ -455,7 +455,7 @@ impl DiskBufferSrc {
 
     /// Whether a store that could not be read is tried again: for ever while following, else for as long as a start waits.
     fn may_retry(&self, d: &mut Delivery, err: &StoreError) -> bool {
-        let passing = d.settings.follow || matches!(err, StoreError::Away { .. } | StoreError::Io { .. });
+        let passing = d.settings.follow || may_pass(err);
         let since = *d.away.get_or_insert_with(|| {
             gst::warning!(CAT, imp = self, "The store cannot be read now, trying again: {err}");
             Instant::now()

@@ -30,6 +30,10 @@ const GRACE: Duration = Duration::from_millis(20);
 /// How long it may take after downstream was flushed.
 const FLUSH_GRACE: Duration = Duration::from_millis(400);
 
+/// How often, and after which pause, a store that cannot be read is tried again before that is an error.
+const OPEN_TRIES: u32 = 8;
+const OPEN_PAUSE: Duration = Duration::from_millis(50);
+
 /// The stream while the element is READY or above.
 pub struct Session {
     pub reader: StreamReader,
@@ -94,8 +98,19 @@ impl DiskBufferSrc {
             ));
         };
         let options = ReaderOptions { reference: meta::captured_at, ..ReaderOptions::default() };
-        let reader = StreamReader::open(&location, settings.stream_name.as_deref(), &options)
-            .map_err(|err| error_message(&err))?;
+        let mut tries = OPEN_TRIES;
+        let reader = loop {
+            match StreamReader::open(&location, settings.stream_name.as_deref(), &options) {
+                Ok(reader) => break reader,
+                // Its writer may be opening or closing it.
+                Err(err) if tries > 0 && may_pass(&err) => {
+                    gst::debug!(CAT, imp = self, "Trying again: {err}");
+                    tries -= 1;
+                    std::thread::sleep(OPEN_PAUSE);
+                }
+                Err(err) => return Err(error_message(&err)),
+            }
+        };
         gst::info!(
             CAT,
             imp = self,
@@ -177,6 +192,11 @@ impl DiskBufferSrc {
     fn is_live(&self) -> bool {
         self.settings().follow
     }
+}
+
+/// Whether what went wrong may be over in a moment.
+pub(super) fn may_pass(err: &StoreError) -> bool {
+    matches!(err, StoreError::Away { .. } | StoreError::Io { .. } | StoreError::Database { .. })
 }
 
 /// What a pipeline is told of it.

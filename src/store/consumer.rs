@@ -129,10 +129,6 @@ impl Consumer {
         Ok(Self { shared, writer: Some(writer) })
     }
 
-    pub fn name(&self) -> &str {
-        &self.shared.name
-    }
-
     /// Where it stands; `None` when it has never stood anywhere.
     pub fn position(&self) -> Option<CursorRecord> {
         lock(&self.shared.state).cursor
@@ -177,6 +173,7 @@ impl Consumer {
     /// # Errors
     ///
     /// The file cannot be removed.
+    #[cfg(test)]
     pub fn forget(self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         lock(&shared.state).cursor = None;

@@ -78,12 +78,14 @@ pub use durability::Durability;
 pub use error::StoreError;
 pub use giving_up::{GivenUp, Plan};
 pub use log::StoreOptions;
-pub use playback::{ReaderOptions, StreamReader, stream_names};
+#[cfg(test)]
+pub use playback::stream_names;
+pub use playback::{ReaderOptions, StreamReader};
 pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, StateMap, Sync, Totals};
 pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use seek::SyncPoint;
-pub use stream::{Chunk, Mark, NewRecord, Stream, Tender};
+pub use stream::{Mark, NewRecord, Stream, Tender};
 
 /// A store that is open in this process. Cheap to clone; closes with its last handle.
 #[derive(Clone)]

@@ -128,10 +128,6 @@ impl StreamReader {
         &self.name
     }
 
-    pub fn location(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether it reads from the store that this process has open: what is committed shows at once.
     pub fn is_shared(&self) -> bool {
         matches!(&*lock(&self.link), Link::Shared { place, .. } if place.strong_count() > 0)
