@@ -49,8 +49,16 @@ impl Film {
 
     /// The numbers of what a recording holds; `None` for what was never sent, or is damaged.
     pub fn recognise(&self, recording: &Path, demuxer: &str) -> Vec<Option<usize>> {
-        let source = format!("filesrc location=\"{}\" ! {demuxer}", recording.display());
-        let checksums = self.kind.checksums(source.trim_end_matches([' ', '!']));
+        let file = format!("filesrc location=\"{}\"", recording.display());
+        let demuxer = demuxer.trim_end_matches([' ', '!']);
+        let checksums = self.kind.checksums(&match (demuxer, self.kind) {
+            ("", _) => file,
+            (_, Kind::Pictures) => format!("{file} ! {demuxer}"),
+            // A demuxer fails while it has nothing but pictures that nobody takes.
+            (_, Kind::Sound) => format!(
+                "{file} ! {demuxer} name=demuxer demuxer. ! video/x-h264 ! fakesink sync=false async=false demuxer. ! audio/mpeg"
+            ),
+        });
         let mut next = 0;
         checksums
             .iter()
