@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::{CAT, DiskBufferSrc, Session, error_message, lock, may_pass};
-use super::place::Place;
+use super::imp::{CAT, DiskBufferSrc, Session, error_message, may_pass};
 use super::range::{self, Held, Start};
 use super::settings::Settings;
 use super::state::{Activity, Beginning, Origin, Phase, State, Until};
@@ -19,7 +18,7 @@ use super::timeline::Timeline;
 use crate::media::beginning::Leading;
 use crate::media::content::Content;
 use crate::media::nal::ParameterSets;
-use crate::store::{CursorRecord, Mark, Record, Sequence, StateMap, StoreError, Totals};
+use crate::store::{Mark, Record, Sequence, StateMap, StoreError, Totals};
 
 /// What is read from the disk at a time.
 const CHUNK_RECORDS: usize = 256;
@@ -28,7 +27,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 const POLL: Duration = Duration::from_millis(20);
 const POLL_OTHER: Duration = Duration::from_millis(40);
 /// Pause before a store that cannot be read is tried again.
-const RETRY: Duration = Duration::from_millis(100);
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// What the task knows; it alone touches it.
 pub struct Delivery {
@@ -134,7 +133,7 @@ enum Step {
 }
 
 /// How a search for the beginning went wrong.
-enum Trouble {
+pub(super) enum Trouble {
     /// Something else is wanted meanwhile.
     Interrupted,
     Store(StoreError),
@@ -335,7 +334,7 @@ impl DiskBufferSrc {
     }
 
     /// Puts the state of a place in force.
-    fn enter_state(&self, d: &mut Delivery, state: StateMap) {
+    pub(super) fn enter_state(&self, d: &mut Delivery, state: StateMap) {
         d.in_force.clear();
         d.domain = None;
         d.sets = ParameterSets::default();
@@ -455,7 +454,9 @@ impl DiskBufferSrc {
 
     /// Whether a store that could not be read is tried again: for ever while following, else for as long as a start waits.
     fn may_retry(&self, d: &mut Delivery, err: &StoreError) -> bool {
-        let passing = d.settings.follow || may_pass(err);
+        // For that it has waited already.
+        let in_use = matches!(err, StoreError::ConsumerInUse { .. });
+        let passing = !in_use && (d.settings.follow || may_pass(err));
         let since = *d.away.get_or_insert_with(|| {
             gst::warning!(CAT, imp = self, "The store cannot be read now, trying again: {err}");
             Instant::now()
@@ -467,109 +468,5 @@ impl DiskBufferSrc {
             state.phase = Phase::Away;
         }
         retried
-    }
-
-    /// Becomes the consumer; waits for another user of the name to let go.
-    fn take_consumer(&self, d: &Delivery, session: &Session) -> Result<(), Trouble> {
-        let Some(name) = &d.settings.consumer else { return Ok(()) };
-        if session.consumer().is_some() {
-            return Ok(());
-        }
-        let deadline = Instant::now() + d.settings.lock_timeout();
-        let mut told = false;
-        let consumer = loop {
-            match session.reader.consumer(name, d.settings.lease()) {
-                Ok(consumer) => break consumer,
-                Err(err @ StoreError::ConsumerInUse { .. }) => {
-                    if Instant::now() >= deadline {
-                        return Err(err.into());
-                    }
-                    if !std::mem::replace(&mut told, true) {
-                        gst::info!(CAT, imp = self, "Waiting for the consumer: {err}");
-                    }
-                    if !self.pause(RETRY) {
-                        return Err(Trouble::Interrupted);
-                    }
-                }
-                Err(err) => return Err(err.into()),
-            }
-        };
-        let cursor = consumer.position();
-        gst::info!(
-            CAT,
-            imp = self,
-            "Consumer \"{name}\" {}",
-            cursor.map_or("is new".to_owned(), |cursor| format!("stands at position {}", cursor.position))
-        );
-        *lock(&session.consumer) = Some(Arc::new(consumer));
-        let mut state = self.state();
-        state.cursor = cursor;
-        state.acks.reset(cursor.map_or(0, |cursor| cursor.position));
-        Ok(())
-    }
-
-    /// A consumer that has never stood anywhere stands where it begins. One that is told to go ahead skips what lies between;
-    /// one that goes on where it stood may find that it is not there any more.
-    fn settle_cursor(&self, session: &Session, beginning: &Beginning, position: Sequence) -> Result<(), StoreError> {
-        let Some(consumer) = session.consumer() else { return Ok(()) };
-        let reader = &session.reader;
-        let known = self.state().cursor;
-        let goes_on = beginning.origin == Origin::Properties && session.start == Place::Cursor;
-        let moved = match known {
-            None => Some(reader.cursor_at(position)?),
-            Some(cursor) if !goes_on && position > cursor.position => {
-                Some(CursorRecord { ledger: cursor.ledger, ..reader.cursor_at(position)? })
-            }
-            Some(cursor) => {
-                let first = reader.first();
-                let lost = reader.totals_at(first)?.since(cursor.totals);
-                if cursor.position < first && lost.buffers > 0 && goes_on {
-                    self.note_lost(lost);
-                    self.tell_overrun(cursor.position, first - 1, lost);
-                }
-                None
-            }
-        };
-        if let Some(cursor) = moved {
-            self.state().cursor = Some(cursor);
-            consumer.advance(cursor);
-            // From now on what lies behind is kept for it.
-            if let Err(err) = consumer.renew() {
-                gst::warning!(CAT, imp = self, "Where the consumer stands cannot be saved now: {err}");
-            }
-        }
-        Ok(())
-    }
-
-    /// What was to be delivered next is not there any more.
-    fn note_overrun(&self, d: &mut Delivery, session: &Session) -> Result<(), StoreError> {
-        let reader = &session.reader;
-        let first = reader.first();
-        if d.position >= first {
-            return Ok(());
-        }
-        let from = d.expected.unwrap_or(d.position);
-        let position = match range::decodable(reader, first)? {
-            Start::At(position) | Start::Undecided(position) => position.max(first),
-        };
-        let totals = reader.totals_at(position)?;
-        let lost = totals.since(d.totals);
-        d.position = position;
-        d.totals = totals;
-        let state = reader.state_at(position)?;
-        let (domain, recorded) = (d.domain, d.recorded.take());
-        let in_force = (d.segment.take(), d.has_segment);
-        self.enter_state(d, state);
-        if d.domain == domain && d.recorded == recorded {
-            // Within an epoch time goes on: what is missing shows as a gap.
-            (d.segment, d.has_segment) = in_force;
-        }
-        (d.begins, d.gap, d.expected) = (true, true, Some(position));
-        d.sync = position;
-        if lost.buffers > 0 {
-            self.note_lost(lost);
-            self.tell_overrun(from, position - 1, lost);
-        }
-        Ok(())
     }
 }

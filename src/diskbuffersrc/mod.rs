@@ -96,6 +96,7 @@ use gst::glib;
 use gst::prelude::*;
 
 mod acks;
+mod consumer;
 mod delivery;
 mod imp;
 mod messages;

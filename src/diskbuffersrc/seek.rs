@@ -3,6 +3,7 @@
 //! A seek is looked up in the store by whoever asks for it, before anything is flushed: one that is refused changes nothing.
 //! The task carries it out.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -10,7 +11,7 @@ use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBufferSrc, Session};
 use super::range;
-use super::state::{Beginning, Origin, Phase, Until};
+use super::state::{Beginning, Origin, Phase, State, Until};
 use super::timeline::Playing;
 use crate::store::{StoreError, SyncPoint};
 
@@ -129,27 +130,46 @@ impl DiskBufferSrc {
         gst::debug!(CAT, imp = self, "Seeking to {beginning:?}");
         let (seqnum, is_segment, start) = (beginning.seqnum, beginning.is_segment(), wanted.start);
         let flush = wanted.flags.contains(gst::SeekFlags::FLUSH);
+        // Before the end of the segment can be told.
+        let tell_start = || {
+            if is_segment {
+                let obj = self.obj();
+                let message = gst::message::SegmentStart::builder(start.unwrap_or_default()).src(&*obj).seqnum(seqnum);
+                let _ = obj.post_message(message.build());
+            }
+        };
         if !flush || !self.srcpad.is_active() {
+            tell_start();
             self.change(|state| state.next = Some(beginning));
         } else {
-            self.change(|state| state.flushing = true);
+            self.wait_for_other_seeks();
             self.srcpad.push_event(gst::event::FlushStart::builder().seqnum(seqnum).build());
             if !self.wait_for_step(FLUSH_PATIENCE) {
                 gst::warning!(CAT, imp = self, "Downstream does not end a push although it was flushed");
             }
             self.srcpad.push_event(gst::event::FlushStop::builder(true).seqnum(seqnum).build());
+            tell_start();
             self.change(|state| {
                 state.flushing = false;
+                state.seeker = None;
                 state.events.clear();
                 state.next = Some(beginning);
             });
-        }
-        if is_segment {
-            let obj = self.obj();
-            let message = gst::message::SegmentStart::builder(start.unwrap_or_default()).src(&*obj).seqnum(seqnum);
-            let _ = obj.post_message(message.build());
+            self.idle.notify_all();
         }
         true
+    }
+
+    /// Begins to flush, when nobody else does.
+    fn wait_for_other_seeks(&self) {
+        let me = std::thread::current().id();
+        let others = |state: &mut State| state.seeker.is_some_and(|seeker| seeker != me) && !state.stopping;
+        let waited = self.idle.wait_timeout_while(self.state(), 2 * FLUSH_PATIENCE, others);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        state.seeker = Some(me);
+        state.flushing = true;
+        drop(state);
+        self.wake.notify_all();
     }
 
     /// What a seek asks for, or why not.

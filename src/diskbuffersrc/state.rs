@@ -109,6 +109,8 @@ pub struct State {
     /// The task's.
     pub thread: Option<ThreadId>,
     pub next: Option<Beginning>,
+    /// Who flushes downstream for a seek: one at a time.
+    pub seeker: Option<ThreadId>,
     /// The application wants the end of the stream.
     pub eos: Option<gst::Seqnum>,
     /// Serialized events that the application wants to be sent.

@@ -62,8 +62,6 @@ pub struct Extents {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     pub extent: u32,
-    /// Number of the boot in which it was opened.
-    pub boot: u32,
     /// First sequence of the stream in it.
     pub first: Sequence,
     /// Where the next extent begins for the stream; `None` in the newest.
@@ -156,8 +154,7 @@ impl Extents {
                 let first = self.first(index, stream)?.sequence;
                 let end = self.first(index + 1, stream).map(|f| f.sequence);
                 // Nothing of the stream in it.
-                let Entry { id: extent, boot, .. } = self.entries[index];
-                (end != Some(first)).then_some(Span { extent, boot, first, end })
+                (end != Some(first)).then_some(Span { extent: self.entries[index].id, first, end })
             })
             .take(limit)
             .collect()
@@ -171,8 +168,7 @@ impl Extents {
             let first = self.first(index, stream)?.sequence;
             let end = self.first(index + 1, stream).map(|f| f.sequence);
             if first < sequence && end != Some(first) {
-                let Entry { id: extent, boot, .. } = self.entries[index];
-                return Some(Span { extent, boot, first, end });
+                return Some(Span { extent: self.entries[index].id, first, end });
             }
         }
         None

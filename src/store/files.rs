@@ -1,7 +1,7 @@
 //! The files of a database that another process writes: what tells that nothing was written, how many may be open, and where the
 //! messages of a secondary instance go.
 
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,29 +98,52 @@ pub fn allow_files(path: &Path, open: u64) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Where RocksDB writes the messages of an instance.
-pub struct PrivateDirectory(pub PathBuf);
+/// Where RocksDB writes the messages of an instance. What killed processes left goes with the next one.
+pub struct PrivateDirectory {
+    pub path: PathBuf,
+    /// Held for its lock: nobody removes the directory meanwhile.
+    _lock: File,
+}
+
+const PREFIX: &str = "streambuffer-reader-";
+const IN_USE: &str = "lock";
 
 impl PrivateDirectory {
     pub fn create() -> Result<Self, StoreError> {
+        Self::create_in(&std::env::temp_dir())
+    }
+
+    fn create_in(parent: &Path) -> Result<Self, StoreError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let parent = std::env::temp_dir();
+        names_in(parent).filter(|name| name.starts_with(PREFIX)).for_each(|name| remove_unused(&parent.join(name)));
         loop {
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
-            let path = parent.join(format!("streambuffer-{}-{number}", std::process::id()));
+            let path = parent.join(format!("{PREFIX}{}-{number}", std::process::id()));
+            let failed = |source| StoreError::Create { path: path.clone(), source };
             match fs::DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                // Of an earlier process that was killed.
+                Ok(()) => {
+                    let lock = File::create(path.join(IN_USE)).map_err(failed)?;
+                    lock.lock().map_err(failed)?;
+                    return Ok(Self { path, _lock: lock });
+                }
+                // Of a process in another container.
                 Err(err) if err.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(source) => return Err(StoreError::Create { path, source }),
+                Err(source) => return Err(failed(source)),
             }
         }
     }
 }
 
+fn remove_unused(path: &Path) {
+    let Ok(lock) = File::open(path.join(IN_USE)) else { return };
+    if lock.try_lock().is_ok() {
+        let _ = fs::remove_dir_all(path);
+    }
+}
+
 impl Drop for PrivateDirectory {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -133,6 +156,19 @@ mod tests {
         allow_files(Path::new("here"), 1).unwrap();
         let refused = allow_files(Path::new("here"), u64::MAX - SPARE_FILES);
         assert!(matches!(refused, Err(StoreError::TooManyFiles { .. })));
+    }
+
+    #[test]
+    fn what_killed_processes_left_goes_with_the_next() {
+        let temp = tempfile::tempdir().unwrap();
+        let first = PrivateDirectory::create_in(temp.path()).unwrap();
+        let left = temp.path().join(format!("{PREFIX}0-0"));
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join(IN_USE), b"").unwrap();
+        let second = PrivateDirectory::create_in(temp.path()).unwrap();
+        assert!(first.path.exists() && second.path.exists() && !left.exists());
+        drop((first, second));
+        assert_eq!(names_in(temp.path()).count(), 0);
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Replica {
         }
         let private = PrivateDirectory::create()?;
         let logs = logs_in(&database);
-        let open = |lenient| DB::open_as_secondary(&options(lenient), &database, &private.0);
+        let open = |lenient| DB::open_as_secondary(&options(lenient), &database, &private.path);
         let db = open(false).or_else(|_| open(true)).map_err(|err| match is_damage(&err) {
             true => damaged(err.as_ref()),
             false => StoreError::database(path, err),

@@ -12,7 +12,6 @@
 
 use super::clock::Arrival;
 use super::error::StoreError;
-use super::extents::Span;
 use super::reader::{Piece, View};
 use super::record::{Body, BufferHeader, MetaRecord, Record, Sequence, Sync, Totals};
 use super::walk::{Walk, is_damage};
@@ -125,68 +124,76 @@ impl Seek<'_> {
 
     /// The last sync point at or before a capture time: the one with the latest time.
     pub fn last_until_time(&self, utc: i64) -> Result<Option<SyncPoint>, StoreError> {
-        let spans = self.view.source.extents().spans(self.view.stream.id(), self.first, usize::MAX);
-        let mut best: Option<SyncPoint> = None;
-        for boot in spans.chunk_by(|a, b| a.boot == b.boot) {
-            if let Some(found) = self.last_until_time_within(boot, utc)?
-                && best.is_none_or(|best| found.captured_at >= best.captured_at)
-            {
-                best = Some(found);
+        let points = self.points();
+        let mut best = None;
+        self.scan(self.first, self.entry_from(self.first)?.map_or(Sequence::MAX, |entry| entry.0), utc, &mut best)?;
+        // Numbers of boots grow along the stream.
+        let mut rest = points.as_slice();
+        while let Some(first) = rest.first()
+            && let Some((_, boot)) = self.entry_from(*first)?
+        {
+            let of_boot = halve(rest, |at| Ok(self.entry_from(*at)?.is_some_and(|entry| entry.1 <= boot)))?;
+            let before = halve(&rest[..of_boot], |at| self.is_before(*at, utc))?;
+            // In the last stretch the next boots may begin.
+            let last = of_boot - 1;
+            for index in [before.checked_sub(1).filter(|index| *index != last), Some(last)].into_iter().flatten() {
+                let to = rest.get(index + 1).copied().unwrap_or(Sequence::MAX);
+                self.search(rest[index], to, utc, &mut best)?;
             }
+            rest = &rest[of_boot..];
         }
         Ok(best)
     }
 
-    fn last_until_time_within(&self, boot: &[Span], utc: i64) -> Result<Option<SyncPoint>, StoreError> {
-        let (Some(oldest), Some(newest)) = (boot.first(), boot.last()) else { return Ok(None) };
-        let (start, end) = (oldest.first.max(self.first), newest.end.unwrap_or(Sequence::MAX));
-        let mut failed = None;
-        let mut reaches = |from: Sequence, to: Sequence| match self.indexed_from(from, to) {
-            Ok(Some(point)) => point.captured_at <= utc,
-            Ok(None) => false,
-            Err(error) => {
-                failed.get_or_insert(error);
-                false
-            }
-        };
-        let after = boot.partition_point(|span| reaches(span.first.max(start), end));
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        let span = boot[after.saturating_sub(1)];
-        // The entries of this extent, then the one that is the last at or before the time, and what follows it.
-        let (from, to) = (span.first.max(start), span.end.unwrap_or(Sequence::MAX));
+    /// Where extents and what was kept of them begin: between two of these little is indexed.
+    fn points(&self) -> Vec<Sequence> {
+        let spans = self.view.source.extents().spans(self.view.stream.id(), self.first, usize::MAX);
+        let holes = self.view.stream.holes();
+        let begins = spans.iter().map(|span| span.first).chain(holes.iter().map(|hole| hole.from));
+        let mut points: Vec<_> = begins.map(|at| at.max(self.first)).chain([self.first]).collect();
+        points.sort_unstable();
+        points.dedup();
+        points
+    }
+
+    /// Looks for a better one in a stretch, boot by boot.
+    fn search(&self, from: Sequence, to: Sequence, utc: i64, best: &mut Option<SyncPoint>) -> Result<(), StoreError> {
         let entries = self.entries(from, to)?;
-        let mut failed = None;
-        let after = entries.partition_point(|at| match self.indexed_from(*at, to) {
-            Ok(point) => point.is_some_and(|point| point.captured_at <= utc),
-            Err(error) => {
-                failed.get_or_insert(error);
-                false
+        let mut done = 0;
+        for boot in entries.chunk_by(|a, b| a.1 == b.1) {
+            let before = halve(boot, |entry| self.is_before(entry.0, utc))?;
+            if let Some(index) = before.checked_sub(1) {
+                let next = match entries.get(done + before) {
+                    Some(next) => Some(next.0),
+                    None => self.entry_from(to)?.map(|next| next.0),
+                };
+                self.scan(boot[index].0, next.unwrap_or(Sequence::MAX), utc, best)?;
             }
-        });
-        if let Some(error) = failed {
-            return Err(error);
+            done += boot.len();
         }
-        let from = after.checked_sub(1).map_or(start, |before| entries[before]);
-        let to = match entries.get(after) {
-            Some(next) => *next,
-            None => self.entry_from(to)?.map_or(end, |next| next.min(end)),
-        };
-        let mut best: Option<SyncPoint> = None;
+        Ok(())
+    }
+
+    /// Looks for a better one among the records from `from` to before `to`.
+    fn scan(&self, from: Sequence, to: Sequence, utc: i64, best: &mut Option<SyncPoint>) -> Result<(), StoreError> {
         self.each_sync(from, to, |point| {
-            if point.captured_at <= utc && best.is_none_or(|best| point.captured_at >= best.captured_at) {
-                best = Some(point);
+            let key = |point: SyncPoint| (point.captured_at, point.sequence);
+            if point.captured_at <= utc && best.is_none_or(|best| key(point) > key(best)) {
+                *best = Some(point);
             }
             false
-        })?;
-        Ok(best)
+        })
     }
 
-    /// The first indexed sync point from `from` to before `to` that is readable.
-    fn indexed_from(&self, from: Sequence, to: Sequence) -> Result<Option<SyncPoint>, StoreError> {
-        let mut at = from;
-        while let Some(entry) = self.entry_from(at)?.filter(|entry| *entry < to) {
+    /// Whether the first indexed sync point at or after `sequence` was captured at or before `utc`.
+    fn is_before(&self, sequence: Sequence, utc: i64) -> Result<bool, StoreError> {
+        Ok(self.indexed_from(sequence)?.is_some_and(|point| point.captured_at <= utc))
+    }
+
+    /// The first indexed sync point at or after `sequence` that is readable.
+    fn indexed_from(&self, sequence: Sequence) -> Result<Option<SyncPoint>, StoreError> {
+        let mut at = sequence;
+        while let Some((entry, _)) = self.entry_from(at)? {
             let record = self.view.read(entry, 1, 1)?.records.into_iter().next();
             if let Some(point) = record.filter(|record| record.sequence == entry).and_then(|r| self.sync_point(&r)) {
                 return Ok(Some(point));
@@ -196,18 +203,18 @@ impl Seek<'_> {
         Ok(None)
     }
 
-    /// The first entry of the index at or after `sequence`.
-    fn entry_from(&self, sequence: Sequence) -> Result<Option<Sequence>, StoreError> {
+    /// The first entry of the index at or after `sequence`, and the number of its boot.
+    fn entry_from(&self, sequence: Sequence) -> Result<Option<(Sequence, u32)>, StoreError> {
         let found = self.view.next_sync(sequence.max(1) - 1, |_, _| true)?;
-        Ok(found.map(|found| found.0))
+        Ok(found.map(|(at, entry)| (at, entry.arrival.boot)))
     }
 
     /// The entries of the index from `from` to before `to`.
-    fn entries(&self, from: Sequence, to: Sequence) -> Result<Vec<Sequence>, StoreError> {
+    fn entries(&self, from: Sequence, to: Sequence) -> Result<Vec<(Sequence, u32)>, StoreError> {
         let mut entries = Vec::new();
-        self.view.next_sync(from.max(1) - 1, |at, _| {
+        self.view.next_sync(from.max(1) - 1, |at, entry| {
             if at < to {
-                entries.push(at);
+                entries.push((at, entry.arrival.boot));
             }
             at >= to
         })?;
@@ -249,4 +256,17 @@ impl Seek<'_> {
             Err(error) => Err(self.view.source.failed(error)),
         }
     }
+}
+
+/// How many at the beginning `holds` is true of, when it is false of all that follow.
+fn halve<T>(list: &[T], holds: impl Fn(&T) -> Result<bool, StoreError>) -> Result<usize, StoreError> {
+    let (mut low, mut high) = (0, list.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match holds(&list[middle])? {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    Ok(low)
 }

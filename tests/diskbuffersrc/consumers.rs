@@ -120,7 +120,8 @@ fn one_name_has_one_user_and_the_next_waits_for_it() {
     let first = Player::idle(dir.path(), &[("consumer", "a"), ("follow", "true")]);
     first.element.set_state(gst::State::Playing).unwrap();
     first.sink.wait_buffers(50);
-    let refused = Player::idle(dir.path(), &[("consumer", "a"), ("lock-timeout", "100000000")]);
+    let properties = [("consumer", "a"), ("lock-timeout", "100000000"), ("follow", "true")];
+    let refused = Player::idle(dir.path(), &properties);
     refused.element.set_state(gst::State::Playing).unwrap();
     let err = refused.error();
     assert!(err.matches(gst::ResourceError::Busy) && err.message().contains("\"a\""), "{err}");

@@ -280,6 +280,36 @@ fn queries_are_answered() {
 }
 
 #[test]
+fn seeks_from_several_threads_come_one_after_the_other() {
+    let dir = recording(0..250);
+    let player = Player::new(dir.path(), &[]);
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let player = &player;
+            scope.spawn(move || {
+                for n in 0..25 {
+                    let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE;
+                    assert!(player.seek(flags, (thread * 7 + n * 3) % 10 * SECOND));
+                }
+            });
+        }
+    });
+    let before = player.numbers().len();
+    assert!(player.seek(gst::SeekFlags::FLUSH, 9 * SECOND));
+    wait_for_end_after(&player, before);
+    assert!(player.numbers().ends_with(&(225..250).collect::<Vec<_>>()));
+    let flushes: Vec<_> = player
+        .sink
+        .events()
+        .iter()
+        .map(|(_, e)| e.type_())
+        .filter(|kind| matches!(kind, gst::EventType::FlushStart | gst::EventType::FlushStop))
+        .collect();
+    assert_eq!(flushes.len(), 202);
+    assert!(flushes.chunks(2).all(|pair| pair == [gst::EventType::FlushStart, gst::EventType::FlushStop]));
+}
+
+#[test]
 fn random_seeks_and_state_changes_end() {
     let dir = recording(0..250);
     let player = Player::new(dir.path(), &[]);

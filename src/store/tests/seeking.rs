@@ -52,7 +52,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => Just(Act::Reopen),
         1 => Just(Act::Crash),
         2 => (-4000..4000i32, any::<bool>()).prop_map(|(off, synced)| Act::Boot { off, synced }),
-        1 => Just(Act::Thin),
+        3 => Just(Act::Thin),
         1 => any::<(u8, u8)>().prop_map(|(from, count)| Act::Purge(from, count)),
         1 => (0..100u8).prop_map(Act::Trim),
     ]
