@@ -49,16 +49,8 @@ impl Film {
 
     /// The numbers of what a recording holds; `None` for what was never sent, or is damaged.
     pub fn recognise(&self, recording: &Path, demuxer: &str) -> Vec<Option<usize>> {
-        let file = format!("filesrc location=\"{}\"", recording.display());
-        let demuxer = demuxer.trim_end_matches([' ', '!']);
-        let checksums = self.kind.checksums(&match (demuxer, self.kind) {
-            ("", _) => file,
-            (_, Kind::Pictures) => format!("{file} ! {demuxer}"),
-            // A demuxer fails while it has nothing but pictures that nobody takes.
-            (_, Kind::Sound) => format!(
-                "{file} ! {demuxer} name=demuxer demuxer. ! video/x-h264 ! fakesink sync=false async=false demuxer. ! audio/mpeg"
-            ),
-        });
+        let source = format!("filesrc location=\"{}\" ! {demuxer}", recording.display());
+        let checksums = self.kind.checksums(source.trim_end_matches([' ', '!']));
         let mut next = 0;
         checksums
             .iter()
@@ -92,18 +84,39 @@ impl Kind {
     }
 }
 
-fn sound(source: &str, note: impl Fn(u64) + Send + 'static) {
-    let text = format!("{source} ! aacparse ! audio/mpeg,stream-format=raw ! appsink name=frames sync=false");
-    let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
-    let sink = pipeline.by_name("frames").and_downcast::<gst_app::AppSink>().unwrap();
-    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
-        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&sample.buffer().ok_or(gst::FlowError::Error)?.map_readable().map_err(|_| gst::FlowError::Error)?);
-        note(hasher.finish());
-        Ok(gst::FlowSuccess::Ok)
-    });
-    sink.set_callbacks(callbacks.build());
+/// Of frames of AAC that the last element of `source` gives, which may be a demuxer.
+fn sound(source: &str, note: impl Fn(u64) + Clone + Send + Sync + 'static) {
+    let pipeline = gst::parse::launch(&format!("{source} name=last")).unwrap().downcast::<gst::Pipeline>().unwrap();
+    let last = pipeline.by_name("last").unwrap();
+    let take = {
+        let pipeline = pipeline.downgrade();
+        move |pad: &gst::Pad| {
+            let Some(pipeline) = pipeline.upgrade() else { return };
+            let is_sound = pad.current_caps().is_none_or(|caps| caps.structure(0).unwrap().name() == "audio/mpeg");
+            // Pictures are taken too: a demuxer fails while it has nothing but pads that lead nowhere.
+            let branch = if is_sound { "aacparse ! audio/mpeg,stream-format=raw !" } else { "" };
+            let branch = format!("{branch} appsink name=frames sync=false async=false");
+            let branch = gst::parse::bin_from_description(&branch, true).unwrap();
+            let sink = branch.by_name("frames").and_downcast::<gst_app::AppSink>().unwrap();
+            let note = note.clone();
+            let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
+                let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                let buffer = sample.buffer().ok_or(gst::FlowError::Error)?;
+                if is_sound {
+                    let mut hasher = DefaultHasher::new();
+                    hasher.write(&buffer.map_readable().map_err(|_| gst::FlowError::Error)?);
+                    note(hasher.finish());
+                }
+                Ok(gst::FlowSuccess::Ok)
+            });
+            sink.set_callbacks(callbacks.build());
+            pipeline.add(&branch).unwrap();
+            branch.sync_state_with_parent().unwrap();
+            pad.link(&branch.static_pad("sink").unwrap()).unwrap();
+        }
+    };
+    last.src_pads().iter().for_each(&take);
+    last.connect_pad_added(move |_, pad| take(pad));
     pipeline.set_state(gst::State::Playing).unwrap();
     let _ = frames::finish(&pipeline, &AtomicBool::new(false));
 }
