@@ -137,6 +137,8 @@ pub struct Control {
     /// The streams run.
     pub(super) open: bool,
     next_id: Id,
+    /// When the instance began to go up.
+    started: Instant,
     /// In a row.
     pub(super) failures: u32,
     /// The first of them.
@@ -160,6 +162,7 @@ impl Control {
             target: gst::State::Paused,
             open: false,
             next_id: 0,
+            started: Instant::now(),
             failures: 0,
             failing_since: None,
             took_data: false,
@@ -341,6 +344,7 @@ impl Control {
             stream.buffer.set_boundaries(instance.muxes);
         }
         instance.set_state(self.target);
+        self.started = Instant::now();
         self.phase = Phase::Starting(instance, false);
         Ok(())
     }
@@ -377,6 +381,7 @@ impl Control {
 
     fn set_target(&mut self, bin: &DiskBufferSink, state: gst::State) {
         self.target = state;
+        self.started = Instant::now();
         self.eos.pipeline_plays(state == gst::State::Playing);
         if let Phase::Running(run) = &mut self.phase {
             run.moved = Instant::now();
@@ -429,6 +434,12 @@ impl Control {
                 let (flow, failure) = (refusal.flow, Failure::refused(refusal));
                 if self.is_hopeless(flow) { self.give_up_on(bin, failure) } else { self.fail(bin, failure) }
             }
+            Phase::Starting(_, false) if self.target == gst::State::Playing => {
+                let timeout = bin.imp().restart_timeout();
+                if timeout.is_some_and(|timeout| self.started.elapsed() >= timeout) {
+                    self.fail(bin, Failure::new("The sink does not start within restart-timeout"));
+                }
+            }
             Phase::Stopping(_, until, _) if now >= *until => self.wedged(bin),
             Phase::Waiting(until) if now >= *until => self.start_again(bin),
             Phase::Closing(_, Some(until)) if now >= *until && self.target == gst::State::Playing => {
@@ -450,6 +461,7 @@ impl Control {
         let phase = match &self.phase {
             Phase::Doubting(_, _, at) | Phase::Stopping(_, at, _) | Phase::Waiting(at) => until(at),
             Phase::Closing(..) => Duration::from_millis(10),
+            Phase::Starting(..) => restart_timeout.map_or(LONG, |timeout| until(&(self.started + timeout))),
             Phase::Running(run) => self.next_watch(run, restart_timeout),
             _ => LONG,
         };

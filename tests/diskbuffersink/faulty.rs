@@ -33,6 +33,8 @@ pub struct Told {
     pub takes: usize,
     /// It cannot be started.
     pub unreachable: bool,
+    /// It does not start before this is over.
+    pub start_blocks: bool,
     /// It does not stop before this is over.
     pub stop_blocks: bool,
     /// Instance and buffer, in order.
@@ -154,6 +156,9 @@ impl BaseSinkImpl for FaultySinkImp {
             told.starts += 1;
             (told.starts, told.unreachable)
         });
+        let faults = self.faults();
+        let told = faults.0.0.lock().unwrap();
+        drop(faults.0.1.wait_while(told, |told| told.start_blocks).unwrap());
         *self.instance.lock().unwrap() = instance;
         if unreachable {
             return Err(gst::error_msg!(gst::ResourceError::OpenWrite, ("Nobody is there")));

@@ -87,6 +87,41 @@ fn a_sink_that_does_not_stop_is_replaced() {
 }
 
 #[test]
+fn a_sink_that_does_not_start_is_replaced() {
+    let temp = tempfile::tempdir().unwrap();
+    let station = Station::faulty("connecting", temp.path(), &[("restart-timeout", "300000000")]);
+    station.faults.tell(|told| told.start_blocks = true);
+    station.play();
+    station.start_stream(&h264_caps());
+    station.push(0..20);
+    let message = station.message("diskbuffersink-error");
+    let text = message.get::<gst::glib::Error>("error").unwrap().to_string();
+    assert!(text.contains("does not start"), "{text}");
+    // The first is left alone after ten seconds; the second finds somebody.
+    station.faults.wait("another one", |told| told.starts == 2);
+    station.faults.tell(|told| told.start_blocks = false);
+    station.faults.wait_for(0..20);
+    let took = station.stop();
+    assert!(took < SOON + SLACK, "{took:?}");
+}
+
+#[test]
+fn a_sink_that_does_not_start_holds_no_state_change_up() {
+    let temp = tempfile::tempdir().unwrap();
+    let station = Station::faulty("slow-start", temp.path(), &[]);
+    station.faults.tell(|told| told.start_blocks = true);
+    station.play();
+    station.start_stream(&h264_caps());
+    station.push(0..20);
+    station.faults.wait("it is at it", |told| told.starts == 1);
+    let took = station.stop();
+    assert!(took < SOON + SLACK, "{took:?}");
+    station.faults.tell(|told| told.start_blocks = false);
+    station.play();
+    station.faults.wait_for(0..20);
+}
+
+#[test]
 fn an_element_of_the_application_that_does_not_stop_is_waited_for() {
     let temp = tempfile::tempdir().unwrap();
     let station = Station::new("waited-for", temp.path(), "", &["video"], &[]);
