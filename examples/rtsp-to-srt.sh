@@ -12,8 +12,11 @@ set -euo pipefail
 arguments 2 "$@"
 expect "${words[1]}" 'srt://*' "the address of the receiver"
 
+# Where srtsink reconnects on its own (not in GStreamer 1.20) it loses what it is given meanwhile.
+alone=$(gst-inspect-1.0 srtsink | grep -o auto-reconnect | head -n 1 || true)
+
 keep_running gst-launch-1.0 -e \
     rtspsrc name=camera "location=${words[0]}" protocols=tcp \
     camera. ! application/x-rtp,media=video ! rtph264depay ! h264parse config-interval=-1 ! video/x-h264,alignment=au ! buffer.video \
     "${sound[@]}" \
-    diskbuffersink name=buffer "location=$spool" "sink-description=mpegtsmux alignment=7 ! srtsink uri=${words[1]}"
+    diskbuffersink name=buffer "location=$spool" "sink-description=mpegtsmux alignment=7 ! srtsink ${alone:+$alone=false} uri=${words[1]}"
