@@ -438,6 +438,7 @@ impl DiskBuffer {
             sticky.clear();
         }
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
+        self.tell_beginning(session, d.children, position);
         d.rewind(position);
         d.begin_at = None;
         // What is not there any more leaves a gap here too.

@@ -210,8 +210,8 @@ impl DiskBuffer {
             pending.bytes
         );
         let mut state = self.state();
-        let State { hold, children, trust, joint, .. } = std::mem::take(&mut *state);
-        *state = State { end, cursor, hold, children, trust, joint, ..State::default() };
+        let State { hold, children, exchanged, trust, joint, .. } = std::mem::take(&mut *state);
+        *state = State { end, cursor, hold, children, exchanged, trust, joint, ..State::default() };
         if let Some(joint) = &state.joint {
             joint.open(pending.buffers > 0);
         }

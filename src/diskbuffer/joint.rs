@@ -58,13 +58,25 @@ impl Limit {
 pub(super) struct Report {
     /// What it would resume from alone.
     pub own: Option<Moment>,
-    /// Its newest sync point that was delivered: where it goes back to when downstream is exchanged in between; `None` when
-    /// it goes on where it stands.
+    /// Its newest sync point that was delivered: where it goes back to when downstream is exchanged in order.
     pub newest: Option<Moment>,
     /// Something of it is undelivered.
     pub pending: bool,
     /// Its end of stream was delivered.
     pub ended: bool,
+}
+
+/// Where a member goes on, or went on, with the downstream that comes after the last hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Seam {
+    #[default]
+    Unknown,
+    /// At its resume point, wherever that will be.
+    Resume,
+    /// Where it stopped.
+    Here,
+    /// It went back to this sync point.
+    Back(Moment),
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +85,7 @@ struct Member {
     leads: bool,
     running: bool,
     report: Report,
+    seam: Seam,
     /// Where it resumes from, as of its last two moves, the older one first.
     resume: [Option<Moment>; 2],
 }
@@ -153,7 +166,7 @@ impl Membership {
     pub fn open(&self, pending: bool) {
         if let Some(member) = self.joint.members().get(self.id) {
             let own = pending.then_some(Moment::FIRST);
-            (member.running, member.resume) = (false, [None; 2]);
+            (member.running, member.resume, member.seam) = (false, [None; 2], Seam::Unknown);
             member.report = Report { own, pending, ..Report::default() };
         }
     }
@@ -168,6 +181,13 @@ impl Membership {
     /// Whether this is the one that leads.
     pub fn leads(&self) -> bool {
         self.joint.members().leader().is_none_or(|leader| leader.id == self.id)
+    }
+
+    /// Where it goes on has become known, or unknown.
+    pub fn set_seam(&self, seam: Seam) {
+        if let Some(member) = self.joint.members().get(self.id) {
+            member.seam = seam;
+        }
     }
 
     /// The run is over.
@@ -219,20 +239,23 @@ impl Membership {
     pub fn beginning(&self) -> Option<Moment> {
         let members = self.joint.members();
         let leader = members.leader().filter(|leader| leader.id != self.id && leader.running)?;
-        leader.resume[1]
-    }
-
-    /// It has stopped where a new downstream goes on.
-    pub fn stopped_at_boundary(&self) {
-        if let Some(member) = self.joint.members().get(self.id) {
-            member.report.newest = None;
+        match leader.seam {
+            Seam::Back(at) => Some(at),
+            Seam::Unknown | Seam::Resume | Seam::Here => leader.resume[1],
         }
     }
 
     /// Where a follower goes on when downstream is exchanged: at its last sync point at or before this, if the leader goes back.
     pub fn goes_back_to(&self) -> Option<Moment> {
         let members = self.joint.members();
-        members.leader().filter(|leader| leader.id != self.id && !leader.report.ended)?.report.newest
+        let leader = members.leader().filter(|leader| leader.id != self.id && !leader.report.ended)?;
+        match leader.seam {
+            // What it was given is not counted yet.
+            Seam::Unknown => leader.report.newest.or(leader.report.pending.then_some(Moment::FIRST)),
+            Seam::Resume => leader.resume[1].or(Some(Moment::FIRST)),
+            Seam::Here => None,
+            Seam::Back(at) => Some(at),
+        }
     }
 
     /// The earliest that another member needs.

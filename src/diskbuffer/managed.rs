@@ -28,7 +28,7 @@ use super::DiskBuffer;
 use super::delivery::Delivery;
 use super::imp;
 use super::imp::CAT;
-use super::joint::Membership;
+use super::joint::{Membership, Moment, Seam};
 use super::state::{Outage, State};
 use super::tail::{Content, Item};
 use crate::store::{Count, Sequence, StoreError, Sync, Totals};
@@ -66,6 +66,8 @@ pub(super) enum Hold {
     Released,
     /// Goes on where it stopped.
     InOrder,
+    /// The same, and there something new begins.
+    AtBoundary,
     /// Begins anew at the resume point.
     Failed,
 }
@@ -178,6 +180,11 @@ impl imp::DiskBuffer {
     fn hold(&self, reason: Option<&str>) {
         let begins = {
             let mut state = self.state();
+            if state.hold == Hold::Released || reason.is_some() {
+                // It may not even have begun with the one that is taken away.
+                let anew = reason.is_some() || state.exchanged != state.children;
+                state.set_seam(if anew { Seam::Resume } else { Seam::Unknown });
+            }
             match reason {
                 Some(_) => state.hold = Hold::Failed,
                 None if state.hold == Hold::Released => state.hold = Hold::InOrder,
@@ -198,7 +205,7 @@ impl imp::DiskBuffer {
             let mut state = self.state();
             match std::mem::take(&mut state.hold) {
                 Hold::Released => return,
-                Hold::InOrder => state.resend = false,
+                Hold::InOrder | Hold::AtBoundary => state.resend = false,
                 Hold::Failed => {
                     state.generation += 1;
                     state.resend = true;
@@ -269,10 +276,8 @@ impl imp::DiskBuffer {
             state.pushing = None;
             let new = state.flow.is_ok() && d.generation == state.generation && state.hold == Hold::Released;
             if new {
-                state.hold = Hold::InOrder;
-                if let Some(joint) = &state.joint {
-                    joint.stopped_at_boundary();
-                }
+                state.hold = Hold::AtBoundary;
+                state.set_seam(Seam::Here);
             }
             new
         };
@@ -297,6 +302,10 @@ impl imp::DiskBuffer {
             }
             Err(err) => gst::warning!(CAT, imp = self, "The backlog cannot be read, so no keyframe comes first: {err}"),
         }
+        {
+            let mut state = self.state();
+            state.take_up(d.children, Seam::Here);
+        }
         d.probation = Some(Default::default());
         d.sticky.values_mut().for_each(|sticky| sticky.sent = false);
         d.start = super::delivery::Start::Discont;
@@ -320,7 +329,9 @@ impl imp::DiskBuffer {
         if let Some(leader) = leader {
             // What belongs to its keyframe.
             let mark = self.sync_at_or_before(session, resume..position, leader)?;
-            return Ok(mark.map(|mark| mark.sequence));
+            let far = leader != Moment::FIRST && self.state().resume.is_far_behind(leader);
+            let from = mark.map(|mark| mark.sequence).or((!far).then_some(resume));
+            return Ok(from.filter(|from| *from < position));
         }
         let (mut keyframe, mut keyframes, mut depends) = (None, 0, false);
         self.walk(session, resume..position, |found| {

@@ -360,7 +360,8 @@ impl DiskBuffer {
                 self.item_del.notify_all();
                 return;
             }
-            let taken_away = state.hold == Hold::InOrder && flow == gst::FlowError::Flushing;
+            let in_order = matches!(state.hold, Hold::InOrder | Hold::AtBoundary);
+            let taken_away = in_order && flow == gst::FlowError::Flushing;
             if state.hold == Hold::Failed || taken_away {
                 // Whoever holds it does that.
                 state.hold = Hold::Failed;

@@ -157,9 +157,14 @@ impl Resume {
         self.points.back().and_then(|point| point.at)
     }
 
-    /// What could be sent again ended long before `moment`.
+    /// The newest sync point lies long before `moment`.
     pub fn is_far_before(&self, moment: Moment) -> bool {
-        self.at().is_some_and(|at| at != Moment::FIRST && moment.since(at) > MAX_TIME as i64)
+        self.newest_at().is_some_and(|at| at != Moment::FIRST && moment.since(at) > MAX_TIME as i64)
+    }
+
+    /// `moment` lies long before what could be sent again.
+    pub fn is_far_behind(&self, moment: Moment) -> bool {
+        self.at().is_some_and(|at| at.since(moment) > MAX_TIME as i64)
     }
 
     /// The time of what this stream alone would resume from.

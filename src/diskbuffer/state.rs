@@ -142,6 +142,8 @@ pub struct State {
     pub hold: Hold,
     /// How often downstream was exchanged.
     pub children: u64,
+    /// How many of these exchanges delivery has taken note of.
+    pub exchanged: u64,
     pub trust: Trust,
     /// Downstream was exchanged because it had failed: what it took last may not have arrived.
     pub resend: bool,
@@ -202,6 +204,7 @@ impl Default for State {
             outage: None,
             hold: Hold::default(),
             children: 0,
+            exchanged: 0,
             trust: Trust::default(),
             resend: false,
             fault: None,

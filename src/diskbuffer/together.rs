@@ -9,7 +9,8 @@ use super::DiskBuffer;
 use super::giving_up::with;
 use super::imp;
 use super::imp::{CAT, Session};
-use super::joint::{JointCursor, Limit, Membership, Moment, Report};
+use super::joint::{JointCursor, Limit, Membership, Moment, Report, Seam};
+use super::managed::Hold;
 use super::state::{Activity, State};
 use super::tail::Content;
 use crate::media::event::{self, Decoded};
@@ -49,8 +50,27 @@ impl State {
             Some(joint) => joint.report(self.report()),
             None => Limit::Own,
         };
+        if self.joint.is_some() && (self.hold != Hold::Released || self.exchanged != self.children) {
+            // Where it begins again is where the others do, and they may have come further meanwhile.
+            return;
+        }
         if let Some(at) = self.resume.settle(limit) {
             self.cursor.resume = self.cursor.resume.max(at);
+        }
+    }
+
+    /// Where delivery goes on is known, or unknown.
+    pub(super) fn set_seam(&self, seam: Seam) {
+        if let Some(joint) = &self.joint {
+            joint.set_seam(seam);
+        }
+    }
+
+    /// Delivery goes on to the downstream after so many exchanges.
+    pub(super) fn take_up(&mut self, children: u64, seam: Seam) {
+        self.exchanged = children;
+        if children == self.children && self.hold == Hold::Released {
+            self.set_seam(seam);
         }
     }
 
@@ -86,8 +106,7 @@ impl imp::DiskBuffer {
         resend: bool,
     ) -> Result<Option<(CursorRecord, Sequence)>, StoreError> {
         let (cursor, end, beginning) = {
-            let mut state = self.state();
-            state.settle_resume();
+            let state = self.state();
             let pending = state.level().buffers > 0;
             let Some(joint) = &state.joint else { return Ok(None) };
             if !(pending || resend || joint.is_owed()) {
@@ -95,10 +114,8 @@ impl imp::DiskBuffer {
             }
             let (needed, beginning) = (joint.needed(), joint.beginning());
             let cursor = state.cursor;
-            session.stream.set_cursor(cursor);
-            state.tell_resume();
             // Its time is long over: there is nothing to begin with.
-            if !pending && needed.is_some_and(|needed| state.resume.is_far_before(needed)) {
+            if !pending && beginning.or(needed).is_some_and(|needed| state.resume.is_far_before(needed)) {
                 return Ok(Some((cursor, state.end.sequence)));
             }
             (cursor, state.end.sequence, beginning)
@@ -110,6 +127,13 @@ impl imp::DiskBuffer {
             None => None,
         };
         Ok(Some((cursor, position.unwrap_or(cursor.resume).min(end))))
+    }
+
+    /// Delivery begins at `position`: the others have to know when that is.
+    pub(super) fn tell_beginning(&self, session: &Session, children: u64, position: Sequence) {
+        let leads = self.state().joint.as_ref().is_some_and(Membership::leads);
+        let at = if leads { self.moment_at(session, position) } else { None };
+        self.state().take_up(children, at.map_or(Seam::Unknown, Seam::Back));
     }
 
     /// The time of the first buffer at or after `sequence`.

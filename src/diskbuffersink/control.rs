@@ -37,6 +37,8 @@ pub enum Event {
     Open,
     /// The state the child is to have.
     Target(gst::State),
+    /// The pipeline has distributed it.
+    Latency(gst::ClockTime),
     /// PAUSED to READY: answered when the child is in NULL.
     Stop(Reply<()>),
     Quit,
@@ -213,6 +215,11 @@ impl Control {
                     None => self.settle(bin, Next::Stop),
                 }
             }
+            Event::Latency(latency) => {
+                if let Some(instance) = self.instance() {
+                    instance.set_latency(latency);
+                }
+            }
             Event::Joined => self.joined(bin),
             Event::Left(buffer, reply) => {
                 self.left(bin, &buffer);
@@ -371,7 +378,7 @@ impl Control {
         let Some(instance) = self.take_instance() else { return };
         gst::info!(CAT, obj = bin, "Child {} is up", instance.id);
         if let Some(latency) = bin.imp().latency() {
-            instance.send_event(gst::event::Latency::new(latency));
+            instance.set_latency(latency);
         }
         let accepted = bin.imp().accepted();
         let buffers: Vec<DiskBuffer> = instance.inputs.iter().map(|(buffer, _)| buffer.clone()).collect();

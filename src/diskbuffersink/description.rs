@@ -109,9 +109,12 @@ mod tests {
     #[test]
     fn errors_name_the_element_and_the_place() {
         let text = error("identity ! nosuchmuxer ! fakesink");
-        assert!(text.contains("\"nosuchmuxer\" (at character 12)") && text.contains("install"), "{text}");
+        assert!(
+            text.contains("nosuchmuxer") && text.contains("(at character 12)") && text.contains("install"),
+            "{text}"
+        );
         let text = error("identity ! fakesink colour=red");
-        assert!(text.contains("colour") && text.contains("gst-inspect-1.0 fakesink\""), "{text}");
+        assert!(text.contains("colour") && text.contains("gst-inspect-1.0 fakesink"), "{text}");
         let text = error("identity ! ! fakesink");
         assert!(text.contains("separated by"), "{text}");
         let text = error("");

@@ -316,9 +316,16 @@ impl ElementImpl for DiskBufferSink {
 
     fn send_event(&self, event: gst::Event) -> bool {
         if let gst::EventView::Latency(latency) = event.view() {
-            *lock(&self.latency) = Some(latency.latency());
+            let latency = latency.latency();
+            *lock(&self.latency) = Some(latency);
+            self.events.send(Event::Latency(latency));
+            return true;
         }
-        self.parent_send_event(event)
+        if event.is_downstream() {
+            return self.parent_send_event(event);
+        }
+        // As sinks do; the child may keep whoever sends it an event.
+        self.streams().iter().filter(|stream| stream.pad.push_event(event.clone())).count() > 0
     }
 
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {

@@ -44,6 +44,7 @@ pub struct Instance {
 
 enum Work {
     State(gst::State),
+    Latency(gst::ClockTime),
     Stop,
 }
 
@@ -217,30 +218,44 @@ impl Instance {
         self.inputs.iter().map(|(_, input)| input.taken()).sum()
     }
 
-    pub fn send_event(&self, event: gst::Event) -> bool {
-        self.shell.send_event(event)
+    /// For sinks that synchronise. An event too waits for the state lock of the element that it is sent to.
+    pub fn set_latency(&self, latency: gst::ClockTime) {
+        let _ = self.work.send(Work::Latency(latency));
     }
 }
 
 impl Worker {
     fn work(mut self, orders: &mpsc::Receiver<Work>) {
-        while let Ok(mut order) = orders.recv() {
-            // Only the last counts.
-            while let Ok(next) = orders.try_recv() {
-                order = next;
-            }
-            let Work::State(state) = order else { break };
-            if let Some(bin) = self.bin.upgrade() {
-                self.content.set_start_time(bin.start_time());
-                if let Some(time) = bin.base_time() {
-                    self.content.set_base_time(time);
+        'orders: while let Ok(order) = orders.recv() {
+            // Of several states only the last counts.
+            let (mut state, mut latency) = (None, None);
+            for order in std::iter::once(order).chain(orders.try_iter()) {
+                match order {
+                    Work::State(next) => state = Some(next),
+                    Work::Latency(next) => latency = Some(next),
+                    Work::Stop => break 'orders,
                 }
             }
-            let ok = self.content.set_state(state).is_ok();
-            self.events.send(Event::Changed { id: self.id, ok });
+            if let Some(state) = state {
+                self.go_to(state);
+            }
+            if let Some(latency) = latency {
+                self.content.send_event(gst::event::Latency::new(latency));
+            }
         }
         self.take_apart();
         self.events.send(Event::Stopped(self.id));
+    }
+
+    fn go_to(&self, state: gst::State) {
+        if let Some(bin) = self.bin.upgrade() {
+            self.content.set_start_time(bin.start_time());
+            if let Some(time) = bin.base_time() {
+                self.content.set_base_time(time);
+            }
+        }
+        let ok = self.content.set_state(state).is_ok();
+        self.events.send(Event::Changed { id: self.id, ok });
     }
 
     /// Leaves the application's element as it was.
