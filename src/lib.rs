@@ -7,6 +7,10 @@
 
 use gst::glib;
 
+/// As the tests know the crate.
+#[cfg(test)]
+extern crate self as gststreambuffer;
+
 mod diskbuffer;
 mod diskbuffersrc;
 #[cfg(test)]

@@ -173,6 +173,15 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         .mutable_ready()
         .build(),
         u64_property(
+            "replay-overlap-bytes",
+            "Replay overlap (bytes)",
+            "Payload bytes sent again after an outage or a restart, for sockets that had accepted them; replay-overlap or this, \
+             whichever reaches further back, this at most 60 s of media",
+            default.replay_overlap_bytes,
+        )
+        .mutable_ready()
+        .build(),
+        u64_property(
             "stall-timeout",
             "Stall timeout (ns)",
             "How long a push may take in PLAYING before the status says stalled, in ns; a stall is never a reason to send \

@@ -4,6 +4,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::DiskBuffer;
+use super::managed::Hold;
 
 /// The memory feature that is not system memory, if there is one.
 pub fn foreign_memory(caps: &gst::CapsRef) -> Option<String> {
@@ -49,7 +50,10 @@ impl DiskBuffer {
                 // Foreign memory is not in the answer to a caps query. When its caps come all the same they have to get as far
                 // as the refusal that says what to do. And once something was delivered or waits, downstream is no longer
                 // asked: it may be away, or be another one when these caps get there.
-                let decided = foreign_memory(&caps).is_some() || self.state().is_under_way();
+                let decided = foreign_memory(&caps).is_some() || {
+                    let state = self.state();
+                    state.is_under_way() || state.hold != Hold::Released
+                };
                 let accepted = decided || self.srcpad.peer_query_accept_caps(&caps);
                 q.set_result(accepted);
                 true

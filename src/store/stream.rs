@@ -533,6 +533,11 @@ impl Stream {
         self.log().work.announce();
     }
 
+    /// Whether the cursor is saved as it was set, or is being saved before any that is set from now on.
+    pub fn is_cursor_saved(&self) -> bool {
+        !self.stream.is_dirty()
+    }
+
     /// Numbers below `sequence` are given out, to records that are not stored, or not yet.
     pub fn give_out(&self, sequence: Sequence) {
         let mut writer = lock(&self.stream.writer);
