@@ -308,7 +308,7 @@ impl imp::DiskBuffer {
         d.probation = Some(Default::default());
         d.sticky.values_mut().for_each(|sticky| sticky.sent = false);
         d.start = super::delivery::Start::Discont;
-        d.skip_before = None;
+        d.leading = Default::default();
     }
 
     /// Where delivery has to go back to for a new downstream to begin at a keyframe; `None` when it may go on where it stands.
