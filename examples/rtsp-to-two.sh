@@ -8,7 +8,8 @@
 # The stream is written to disk once, by a diskbuffersink that only records; each consumer reads it with a diskbuffersrc of its
 # own, and the store remembers under its name how far it is. That spares the flash, and consumers can come, go and fail on
 # their own, also in other containers. (For two that are always there, `tee` and two diskbuffersinks, each with its own
-# sink-description and location, are one command less, and write everything twice.) What both have is kept for an hour.
+# sink-description and location, are one command less, write everything twice, and send again what a connection that breaks had
+# accepted.) What both have is kept for an hour.
 #
 # Ends with Ctrl-C.
 set -euo pipefail
@@ -25,7 +26,7 @@ record() {
         ! diskbuffersink "location=$spool" retention-time=3600000000000
 }
 send() {
-    gst-launch-1.0 -e diskbuffersrc "location=$spool" consumer=srt follow=true replay-overlap=5000000000 \
+    gst-launch-1.0 -e diskbuffersrc "location=$spool" consumer=srt follow=true \
         ! h264parse ! mpegtsmux alignment=7 ! srtsink "uri=${words[1]}" sync=false
 }
 store() {
