@@ -14,6 +14,8 @@ die() {
 build_packages=(g++ pkg-config clang libclang-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev)
 run_packages=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     gstreamer1.0-plugins-ugly gstreamer1.0-libav)
+# An RTSP server that stands for a camera, and Python for it and for an example.
+test_packages=(python3-gi gir1.2-gstreamer-1.0 gir1.2-gst-rtsp-server-1.0)
 meson_packages=(meson ninja-build)
 
 # install_packages NAME...: installs those that are missing.

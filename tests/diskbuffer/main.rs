@@ -18,6 +18,8 @@ mod overflow;
 mod places;
 mod queue;
 mod restart;
+#[path = "../shared/servers.rs"]
+mod servers;
 mod settings;
 mod sinks;
 mod spill;
