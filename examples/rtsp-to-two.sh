@@ -17,6 +17,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 arguments 3 "$@"
+((${#sound[@]} == 0)) || fail "there is no --sound here; see --help"
 expect "${words[1]}" 'srt://*' "the address of the receiver"
 mkdir -p "${words[2]}" || fail "cannot make the directory ${words[2]}"
 [[ ${words[2]} != *[%\"\ ]* ]] || fail "the directory of the files must not hold blanks, quotation marks or %"
