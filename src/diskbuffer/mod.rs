@@ -124,6 +124,7 @@ mod together;
 mod together_tests;
 mod watermark;
 
+pub(crate) use resume::Overlap;
 pub(crate) use settings::AckMode;
 
 glib::wrapper! {

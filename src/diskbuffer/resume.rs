@@ -31,7 +31,7 @@ impl Overlap {
     }
 
     /// Whether a resume with this much behind it covers the overlap.
-    fn is_covered(self, behind: Totals) -> bool {
+    pub fn is_covered(self, behind: Totals) -> bool {
         behind.time >= self.time && (behind.bytes >= self.bytes || behind.time >= MAX_BYTES_TIME)
     }
 

@@ -7,10 +7,11 @@ use gst::subclass::prelude::*;
 
 use super::delivery::{Delivery, RETRY, Trouble};
 use super::imp::{CAT, DiskBufferSrc, Session, lock};
+use super::overlap::Kept;
 use super::place::Place;
 use super::range::{self, Start};
 use super::state::{Beginning, Origin};
-use crate::store::{CursorRecord, Sequence, StoreError};
+use crate::store::{CursorRecord, Mark, StoreError};
 
 impl DiskBufferSrc {
     /// Becomes the consumer; waits for another user of the name to let go.
@@ -49,6 +50,8 @@ impl DiskBufferSrc {
         let mut state = self.state();
         state.cursor = cursor;
         state.acks.reset(cursor.map_or(0, |cursor| cursor.position));
+        let at = cursor.map(|cursor| Mark { sequence: cursor.resume, totals: cursor.totals });
+        state.kept = Kept::new(at.unwrap_or_default(), d.settings.overlap());
         Ok(())
     }
 
@@ -56,13 +59,15 @@ impl DiskBufferSrc {
     /// one that goes on where it stood may find that it is not there any more.
     pub(super) fn settle_cursor(
         &self,
+        d: &Delivery,
         session: &Session,
         beginning: &Beginning,
-        position: Sequence,
+        at: Mark,
     ) -> Result<(), StoreError> {
         let Some(consumer) = session.consumer() else { return Ok(()) };
         let reader = &session.reader;
         let known = self.state().cursor;
+        let position = at.sequence;
         let goes_on = beginning.origin == Origin::Properties && session.start == Place::Cursor;
         let moved = match known {
             None => Some(reader.cursor_at(position)?),
@@ -76,11 +81,16 @@ impl DiskBufferSrc {
                     self.note_lost(lost);
                     self.tell_overrun(cursor.position, first - 1, lost);
                 }
-                None
+                // With another overlap than before it may be another.
+                goes_on.then_some(CursorRecord { resume: position.min(cursor.position), ..cursor })
             }
         };
         if let Some(cursor) = moved {
-            self.state().cursor = Some(cursor);
+            {
+                let mut state = self.state();
+                state.cursor = Some(cursor);
+                state.kept = Kept::new(at, d.settings.overlap());
+            }
             consumer.advance(cursor);
             // From now on what lies behind is kept for it.
             if let Err(err) = consumer.renew() {

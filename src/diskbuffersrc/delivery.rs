@@ -15,6 +15,7 @@ use super::range::{self, Held, Start};
 use super::settings::Settings;
 use super::state::{Activity, Beginning, Origin, Phase, State, Until};
 use super::timeline::Timeline;
+use crate::diskbuffer::Overlap;
 use crate::media::beginning::Leading;
 use crate::media::content::Content;
 use crate::media::nal::ParameterSets;
@@ -257,12 +258,13 @@ impl DiskBufferSrc {
             _ => range::tip(reader, known)?,
         };
         let ends = ends.map(|end| if beginning.origin == Origin::Properties { reader.end() } else { end });
-        let cursor = match cursor {
-            Some(cursor) => Some(cursor.position),
-            None if d.settings.consumer.is_some() => None,
-            None => Some(reader.cursor().position),
+        // Only a consumer is sent anything again.
+        let (cursor, overlap) = match cursor {
+            Some(cursor) => (Some(cursor.position), d.settings.overlap()),
+            None if d.settings.consumer.is_some() => (None, Overlap::default()),
+            None => (Some(reader.cursor().position), Overlap::default()),
         };
-        let held = Held { origin, tip, cursor };
+        let held = Held { origin, tip, cursor, overlap };
         let mut clamped = Vec::new();
         let until = match (beginning.until, beginning.origin) {
             (Some(until), _) => until,
@@ -284,7 +286,7 @@ impl DiskBufferSrc {
         let (Start::At(position) | Start::Undecided(position)) = start;
         let state_map = reader.state_at(position)?;
         let totals = reader.totals_at(position)?;
-        self.settle_cursor(session, beginning, position)?;
+        self.settle_cursor(d, session, beginning, Mark { sequence: position, totals })?;
         gst::debug!(CAT, imp = self, "Playing begins at position {position} of {}, until {until:?}", tip.sequence);
         let after_end = std::mem::take(&mut d.ended) && !beginning.resets;
         if after_end {

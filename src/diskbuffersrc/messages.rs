@@ -32,8 +32,13 @@ impl DiskBufferSrc {
             .field("shared", shared)
             .field("last-error", state.last_error.clone().unwrap_or_default())
             .build();
-        let counts =
-            [("delivered", state.delivered), ("left-out", state.left_out), ("lost", state.lost), ("behind", behind)];
+        let counts = [
+            ("delivered", state.delivered),
+            ("replayed", state.replayed),
+            ("left-out", state.left_out),
+            ("lost", state.lost),
+            ("behind", behind),
+        ];
         drop(state);
         for (name, count) in counts {
             stats.set(name, count.buffers);

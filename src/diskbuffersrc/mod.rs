@@ -61,6 +61,11 @@
 //! application says so: by the action `acknowledge(position: uint64) -> bool`, or by an upstream event `diskbuffer-ack` (custom,
 //! `position` uint64) from an element behind this one. A position acknowledges all before it too.
 //!
+//! A sink may answer OK for what it then loses: a process that is killed leaves data in its sockets that no peer has read.
+//! `replay-overlap` (media time) and `replay-overlap-bytes` have a consumer that starts at its cursor go back as far before it,
+//! to a sync point, whichever reaches further back; the latter at most 60 s of media. What comes again is marked as replayed
+//! by `add-position-meta` and counts once. The writer keeps it as it keeps what was not delivered.
+//!
 //! The writer keeps what a consumer still needs until the consumer has not been heard of for `lease-time`, and no longer than
 //! its limits allow. A reader that was overtaken by the removal, consumer or not, goes on at the oldest keyframe that is there
 //! and posts `diskbuffersrc-overrun`. A name has one user at a time, whatever the process: another one waits up to
@@ -101,6 +106,7 @@ mod delivery;
 mod imp;
 mod messages;
 mod output;
+mod overlap;
 mod place;
 mod properties;
 mod push;

@@ -13,7 +13,7 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
     let flag = |name, nick, blurb| {
         glib::ParamSpecBoolean::builder(name).nick(nick).blurb(blurb).default_value(false).mutable_ready().build()
     };
-    let time = |name, nick, blurb, default: u64| {
+    let number = |name, nick, blurb, default: u64| {
         glib::ParamSpecUInt64::builder(name).nick(nick).blurb(blurb).default_value(default).mutable_ready().build()
     };
     vec![
@@ -52,11 +52,25 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             "Name under which the store remembers what was delivered, so that the next start goes on there; each name has \
              one user at a time (NULL = nothing is remembered)",
         ),
-        time(
+        number(
             "lease-time",
             "Lease time (ns)",
             "How long the store keeps data for a consumer that takes nothing, in ns, as far as its limits allow",
             default.lease_time,
+        ),
+        number(
+            "replay-overlap",
+            "Replay overlap (ns)",
+            "Media time in ns before its cursor that a consumer which starts there is sent again, for sinks that return OK for \
+             what they then lose (sockets). Repeats start at a sync point in any case",
+            default.replay_overlap,
+        ),
+        number(
+            "replay-overlap-bytes",
+            "Replay overlap (bytes)",
+            "Payload bytes that are sent again in the same way, for sockets that had accepted them; replay-overlap or this, \
+             whichever reaches further back, this at most 60 s of media",
+            default.replay_overlap_bytes,
         ),
         glib::ParamSpecEnum::builder_with_default("ack-mode", default.ack_mode)
             .nick("Acknowledge mode")
@@ -74,7 +88,7 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             "Add reference timestamp meta",
             "Put the capture time on each buffer that has none (GstReferenceTimestampMeta timestamp/x-unix)",
         ),
-        time(
+        number(
             "lock-timeout",
             "Lock timeout (ns)",
             "How long the start waits for a store that another process is opening, and for another user of the consumer's \
@@ -94,8 +108,8 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
             .nick("Statistics")
             .blurb(
-                "delivered, left-out, lost, behind: buffers, each also with -bytes, since the start or seek (lost: were no \
-                 longer there; behind: are stored and not delivered yet); behind-time in ns; current-position, \
+                "delivered, replayed, left-out, lost, behind: buffers, each also with -bytes, since the start or seek (replayed: \
+                 the consumer had them; lost: were no longer there; behind: are stored and not delivered yet); behind-time in ns; current-position, \
                  acknowledged-position, first-position, end-position; captured-at in ns since 1970; shared, last-error",
             )
             .read_only()

@@ -104,7 +104,11 @@ impl DiskBufferSrc {
             state.current = last.sequence;
             state.captured_at = last.captured.0;
             for item in items {
-                state.delivered = state.delivered.plus(item.after.since(item.before));
+                let one = item.after.since(item.before);
+                match state.cursor.is_some_and(|cursor| item.sequence < cursor.position) {
+                    true => state.replayed = state.replayed.plus(one),
+                    false => state.delivered = state.delivered.plus(one),
+                }
                 if !explicit || d.settings.consumer.is_none() {
                     state.acks.note(item.sequence);
                     pass(&mut state, &pushed(d, item));
@@ -226,7 +230,10 @@ fn pushed(d: &Delivery, item: &Pending) -> Pushed {
 /// The consumer has it.
 fn pass(state: &mut State, pushed: &Pushed) {
     let Some(cursor) = &mut state.cursor else { return };
-    if let Pass::New { .. } = cursor.pass(Mark { sequence: pushed.last, totals: pushed.before }, pushed.after) {
-        cursor.resume = cursor.resume.max(pushed.sync.min(cursor.position));
+    state.kept.note(pushed);
+    if let Pass::New { .. } = cursor.pass(Mark { sequence: pushed.last, totals: pushed.before }, pushed.after)
+        && let Some(resume) = state.kept.resume(cursor.totals)
+    {
+        cursor.resume = cursor.resume.max(resume.min(cursor.position));
     }
 }

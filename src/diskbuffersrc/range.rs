@@ -2,8 +2,10 @@
 //!
 //! Pure reading: nothing is said to anybody, what had to be clamped is returned.
 
+use super::overlap;
 use super::place::{Place, iso};
 use super::state::{Tip, Until};
+use crate::diskbuffer::Overlap;
 use crate::media::content::Content;
 use crate::store::{Body, Mark, Record, Sequence, StoreError, StreamReader, Sync, wall_clock};
 
@@ -36,6 +38,8 @@ pub struct Held {
     pub tip: Tip,
     /// Where the cursor that `cursor` means stands.
     pub cursor: Option<Sequence>,
+    /// What is sent again of what lies before it.
+    pub overlap: Overlap,
 }
 
 /// When a buffer was captured, in ns since 1970; `None` for what is no buffer.
@@ -120,7 +124,7 @@ pub fn decodable(reader: &StreamReader, from: Sequence) -> Result<Start, StoreEr
 }
 
 /// The sync point at or before, else the next one, else the place itself.
-fn at_sync(reader: &StreamReader, from: Sequence) -> Result<Start, StoreError> {
+pub fn at_sync(reader: &StreamReader, from: Sequence) -> Result<Start, StoreError> {
     let point = match reader.sync_at_or_before(from)? {
         Some(point) => Some(point),
         None => reader.first_sync_from(from)?,
@@ -140,7 +144,13 @@ pub fn start(reader: &StreamReader, place: Place, held: &Held) -> Result<(Start,
     match place {
         Place::Earliest => Ok((decodable(reader, first)?, None)),
         Place::Latest => Ok((latest()?, None)),
-        Place::Cursor => Ok((decodable(reader, held.cursor.unwrap_or(first))?, None)),
+        Place::Cursor => {
+            let cursor = held.cursor.unwrap_or(first);
+            let start = decodable(reader, cursor)?;
+            let (Start::At(at) | Start::Undecided(at)) = start;
+            let back = overlap::before(reader, cursor, held.overlap)?.filter(|back| *back < at);
+            Ok((back.map_or(start, Start::At), None))
+        }
         Place::Position(position) if position < first => {
             Ok((decodable(reader, first)?, clamped(position.to_string(), first.to_string())))
         }

@@ -8,7 +8,7 @@ use gst::prelude::*;
 
 use super::place::{Place, Unreadable};
 use super::uri::{Uri, UriError};
-use crate::diskbuffer::AckMode;
+use crate::diskbuffer::{AckMode, Overlap};
 
 /// What the element is doing.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -37,6 +37,8 @@ pub struct Settings {
     pub follow: bool,
     pub consumer: Option<String>,
     pub lease_time: u64,
+    pub replay_overlap: u64,
+    pub replay_overlap_bytes: u64,
     pub ack_mode: AckMode,
     pub add_position_meta: bool,
     pub add_reference_timestamp_meta: bool,
@@ -55,6 +57,8 @@ impl Default for Settings {
             follow: false,
             consumer: None,
             lease_time: 3600 * SECOND,
+            replay_overlap: 0,
+            replay_overlap_bytes: 0,
             ack_mode: AckMode::default(),
             add_position_meta: false,
             add_reference_timestamp_meta: false,
@@ -95,6 +99,11 @@ impl Settings {
         Duration::from_nanos(self.lease_time)
     }
 
+    /// What a consumer that comes back is sent again.
+    pub fn overlap(&self) -> Overlap {
+        Overlap { time: self.replay_overlap, bytes: self.replay_overlap_bytes }
+    }
+
     pub fn lock_timeout(&self) -> Duration {
         Duration::from_nanos(self.lock_timeout)
     }
@@ -113,6 +122,8 @@ impl Settings {
             "follow" => self.follow = get(value),
             "consumer" => self.consumer = text(),
             "lease-time" => self.lease_time = get(value),
+            "replay-overlap" => self.replay_overlap = get(value),
+            "replay-overlap-bytes" => self.replay_overlap_bytes = get(value),
             "ack-mode" => self.ack_mode = get(value),
             "add-position-meta" => self.add_position_meta = get(value),
             "add-reference-timestamp-meta" => self.add_reference_timestamp_meta = get(value),
@@ -130,6 +141,8 @@ impl Settings {
             "follow" => self.follow.to_value(),
             "consumer" => self.consumer.to_value(),
             "lease-time" => self.lease_time.to_value(),
+            "replay-overlap" => self.replay_overlap.to_value(),
+            "replay-overlap-bytes" => self.replay_overlap_bytes.to_value(),
             "ack-mode" => self.ack_mode.to_value(),
             "add-position-meta" => self.add_position_meta.to_value(),
             "add-reference-timestamp-meta" => self.add_reference_timestamp_meta.to_value(),
@@ -158,11 +171,14 @@ impl Settings {
                 "false" | "no" | "0" => Ok(false),
                 _ => Err(bad(key, value, "true or false")),
             };
+            let integer = |expected| value.parse::<u64>().map_err(|_| bad(key, value, expected));
             match key.as_str() {
                 "follow" => new.follow = flag()?,
                 "add-position-meta" => new.add_position_meta = flag()?,
                 "add-reference-timestamp-meta" => new.add_reference_timestamp_meta = flag()?,
-                "lease-time" => new.lease_time = value.parse().map_err(|_| bad(key, value, "ns, an integer"))?,
+                "lease-time" => new.lease_time = integer("ns, an integer")?,
+                "replay-overlap" => new.replay_overlap = integer("ns, an integer")?,
+                "replay-overlap-bytes" => new.replay_overlap_bytes = integer("an integer")?,
                 "ack-mode" => {
                     new.ack_mode = match value.as_str() {
                         "push" => AckMode::Push,
@@ -194,6 +210,9 @@ impl Settings {
         say("follow", flag(self.follow));
         say("consumer", self.consumer.clone());
         say("lease-time", (self.lease_time != default.lease_time).then(|| self.lease_time.to_string()));
+        let number = |value: u64| (value > 0).then(|| value.to_string());
+        say("replay-overlap", number(self.replay_overlap));
+        say("replay-overlap-bytes", number(self.replay_overlap_bytes));
         say("ack-mode", (self.ack_mode == AckMode::Explicit).then(|| "explicit".to_owned()));
         say("add-position-meta", flag(self.add_position_meta));
         say("add-reference-timestamp-meta", flag(self.add_reference_timestamp_meta));
@@ -218,7 +237,7 @@ mod tests {
     #[test]
     fn a_uri_sets_properties_and_says_them_again() {
         let text = "diskbuffer:///var/spool/cam%201?stream-name=video&start=-30s&stop=2026-01-01T00:00:00%2B01:00&follow=true\
-                    &consumer=x&ack-mode=explicit&add-position-meta=true";
+                    &consumer=x&replay-overlap-bytes=5000000&ack-mode=explicit&add-position-meta=true";
         let mut settings = Settings::default();
         settings.set_uri(text).unwrap();
         assert_eq!(settings.start_place().unwrap(), Place::Ago(30_000_000_000));

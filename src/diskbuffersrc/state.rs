@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::thread::ThreadId;
 
 use super::acks::Acks;
+use super::overlap::Kept;
 use super::settings::Status;
 use super::timeline::{Playing, Timeline};
 use crate::store::{CursorRecord, Mark, Sequence, Totals};
@@ -135,11 +136,14 @@ pub struct State {
     pub at: Mark,
     pub captured_at: i64,
     pub delivered: Totals,
+    /// What the consumer had already.
+    pub replayed: Totals,
     pub left_out: Totals,
     pub lost: Totals,
     pub acks: Acks,
     /// The consumer's.
     pub cursor: Option<CursorRecord>,
+    pub kept: Kept,
     pub last_error: Option<String>,
 }
 

@@ -8,13 +8,15 @@ use std::borrow::Cow;
 pub const SCHEME: &str = "diskbuffer";
 
 /// The properties that a URI can set besides the location.
-pub const KEYS: [&str; 9] = [
+pub const KEYS: [&str; 11] = [
     "stream-name",
     "start",
     "stop",
     "follow",
     "consumer",
     "lease-time",
+    "replay-overlap",
+    "replay-overlap-bytes",
     "ack-mode",
     "add-position-meta",
     "add-reference-timestamp-meta",

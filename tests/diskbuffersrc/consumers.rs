@@ -140,3 +140,35 @@ fn one_name_has_one_user_and_the_next_waits_for_it() {
     waits.element.set_state(gst::State::Null).unwrap();
     assert!(start.elapsed() < std::time::Duration::from_secs(1));
 }
+
+#[test]
+fn an_overlap_is_sent_again_at_a_start_and_counts_once() {
+    let dir = recording(0..100);
+    let until_two = ("stop", "2026-01-01T00:00:02");
+    Player::play(dir.path(), &[("consumer", "a"), until_two]);
+    for (overlap, expected) in [
+        (("replay-overlap", "400000000"), 25..50),
+        (("replay-overlap", "1000000000"), 25..50),
+        (("replay-overlap", "1040000000"), 0..50),
+        (("replay-overlap-bytes", "2000"), 25..50),
+        (("replay-overlap-bytes", "1000000000"), 0..50),
+    ] {
+        assert_eq!(Player::play(dir.path(), &[("consumer", "a"), until_two, overlap]), expected.collect::<Vec<_>>());
+    }
+    let properties = [("consumer", "a"), ("replay-overlap", "1000000000"), ("add-position-meta", "true")];
+    let player = Player::new(dir.path(), &properties);
+    player.sink.wait_eos();
+    assert_eq!(player.numbers(), (25..100).collect::<Vec<_>>());
+    let replayed = player.sink.replayed();
+    assert!(replayed[..25].iter().all(|replayed| *replayed) && replayed[25..].iter().all(|replayed| !replayed));
+    assert_eq!((player.stat("replayed"), player.stat("delivered"), player.stat("lost")), (25, 50, 0));
+    drop(player);
+    // Nobody else is sent anything again.
+    assert_eq!(Player::play(dir.path(), &[("start", "cursor"), properties[1]]), Vec::<u64>::new());
+    // What was recorded after belongs to it too.
+    let rig = Rig::new(dir.path(), &KEPT);
+    rig.start_stream("again", &h264_caps());
+    push(&rig, 100..150);
+    rig.stop();
+    assert_eq!(Player::play(dir.path(), &properties), (75..150).collect::<Vec<_>>());
+}

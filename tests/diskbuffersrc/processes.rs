@@ -132,3 +132,28 @@ fn a_consumer_in_another_process_holds_what_it_needs() {
     assert!([0, 25, 50].contains(&frames[0]), "{}", frames[0]);
     assert_eq!(frames, (frames[0]..100).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_killed_consumer_is_sent_its_overlap_again_which_the_writer_has_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::new(dir.path(), &[]);
+    rig.start_stream("camera", &h264_caps());
+    push(&rig, 0..5);
+    let properties = "follow=true consumer=far replay-overlap=2000000000 stop=2026-01-01T00:00:08Z";
+    let mut other = Other::new(dir.path(), properties);
+    other.wait_frames(5);
+    // The writer looks for consumers of other processes once a second, and says nothing of it.
+    std::thread::sleep(Duration::from_millis(1500));
+    push(&rig, 5..110);
+    other.wait_frames(110);
+    // Where it stands is saved after 100 ms.
+    std::thread::sleep(Duration::from_millis(500));
+    other.child.kill().unwrap();
+    other.child.wait().unwrap();
+    push(&rig, 110..2000);
+    rig.sink.wait_buffers(2000);
+    let frames = Other::new(dir.path(), properties).end();
+    // Two seconds before the hundredth frame or so.
+    assert_eq!(frames.first(), Some(&50));
+    assert_eq!(frames, (50..200).collect::<Vec<_>>());
+}
