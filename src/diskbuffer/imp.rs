@@ -18,7 +18,7 @@ use super::ingest::Ingest;
 use super::joint::Moment;
 use super::managed::Manager;
 use super::properties::PROPERTIES;
-use super::resume::{Overlap, Resume};
+use super::resume::Resume;
 use super::settings::{AckMode, Settings};
 use super::state::{Activity, State};
 use super::tail::MemoryShare;
@@ -275,10 +275,8 @@ impl DiskBuffer {
         let at = (together && cursor.resume < cursor.position)
             .then(|| self.moment_at(&session, cursor.resume).unwrap_or(Moment::FIRST));
         let overlap = settings.overlap();
-        // What a socket has accepted is that of all streams together: the one that leads counts for them.
-        let overlap = if leads { overlap } else { Overlap { bytes: 0, ..overlap } };
         let mut state = self.state();
-        state.resume = Resume::new(from, at, overlap);
+        state.resume = if leads { Resume::new(from, at, overlap) } else { Resume::following(from, at, overlap) };
         if let Some(joint) = &state.joint {
             joint.begin(state.report(), at);
         }

@@ -518,6 +518,31 @@ mod tests {
     }
 
     #[test]
+    fn sound_is_kept_as_far_back_as_the_bytes_of_the_video_reach() {
+        const SECOND: u64 = 1_000_000_000;
+        let joint = Arc::new(JointCursor::default());
+        let overlap = Overlap { time: 5 * SECOND, bytes: 1 << 30 };
+        let members = [false, true].map(|leads| Membership::new(&joint, leads));
+        let mut resumes =
+            [Resume::following(mark(0, SECOND / 4), None, overlap), Resume::new(mark(0, SECOND / 4), None, overlap)];
+        members.iter().for_each(|member| member.begin(Report::default(), None));
+        for index in 0..800usize {
+            for (which, (member, resume)) in members.iter().zip(&mut resumes).enumerate() {
+                let is_sync = which == 0 || index.is_multiple_of(80);
+                let facts = Facts { sync: if is_sync { Sync::Closed } else { Sync::None }, ..Facts::default() };
+                let now = Some(at(1, (index as u64 * SECOND / 4) as i64));
+                let (from, to) = (mark(index, SECOND / 4), mark(index + 1, SECOND / 4));
+                assert!(!resume.acknowledged(from, to, &facts, None, now));
+                let own = resume.own_at();
+                resume.settle(member.report(Report { own, ..Report::default() }));
+                member.moved(resume.at());
+            }
+            assert!(resumes[0].at() <= resumes[1].at(), "{index}: {:?}", resumes.each_ref().map(Resume::at));
+        }
+        assert_eq!(resumes[1].at(), Some(at(1, 140 * SECOND as i64)), "a minute");
+    }
+
+    #[test]
     fn a_drop_is_followed_once() {
         let joint = Arc::new(JointCursor::default());
         let [mut audio, video] = [false, true].map(|leads| Membership::new(&joint, leads));

@@ -35,8 +35,10 @@ impl Overlap {
         behind.time >= self.time && (behind.bytes >= self.bytes || behind.time >= MAX_BYTES_TIME)
     }
 
-    fn longest(self) -> u64 {
-        self.time.max(if self.bytes > 0 { MAX_BYTES_TIME } else { 0 })
+    /// The most that is kept for it.
+    fn bound(self) -> Overlap {
+        let longest = self.time.max(if self.bytes > 0 { MAX_BYTES_TIME } else { 0 });
+        Overlap { time: MAX_TIME.saturating_add(longest), bytes: MAX_BYTES.saturating_add(self.bytes) }
     }
 }
 
@@ -58,18 +60,29 @@ pub struct Resume {
     own: usize,
     newest: Totals,
     overlap: Overlap,
+    /// Media time in ns and bytes that are kept at most.
+    most: Overlap,
     warned: bool,
 }
 
 impl Resume {
     pub fn new(from: Mark, at: Option<Moment>, overlap: Overlap) -> Self {
         let point = Point { sequence: from.sequence, totals: from.totals, at, leading_before: None };
-        Self { points: VecDeque::from([point]), own: 0, newest: from.totals, overlap, warned: false }
+        let most = overlap.bound();
+        Self { points: VecDeque::from([point]), own: 0, newest: from.totals, overlap, most, warned: false }
+    }
+
+    /// Of a stream beside one that leads with this overlap: what a socket has accepted is that of all streams together, and the
+    /// one that leads counts for them. It keeps what that one may need, which is a GOP more.
+    pub fn following(from: Mark, at: Option<Moment>, overlap: Overlap) -> Self {
+        let mut most = overlap.bound();
+        most.time = most.time.saturating_add(MAX_TIME);
+        Self { most, ..Self::new(from, at, Overlap { bytes: 0, ..overlap }) }
     }
 
     /// What lies before `from` is gone.
     pub fn restart(&mut self, from: Mark) {
-        *self = Self { warned: self.warned, ..Self::new(from, None, self.overlap) };
+        *self = Self { warned: self.warned, most: self.most, ..Self::new(from, None, self.overlap) };
     }
 
     /// A buffer was acknowledged. True when the GOP has grown past the bound, told once.
@@ -115,9 +128,7 @@ impl Resume {
     fn cut(&mut self, after: Mark) -> bool {
         let Some(first) = self.points.front() else { return false };
         let kept = after.totals.since(first.totals);
-        if kept.time <= MAX_TIME.saturating_add(self.overlap.longest())
-            && kept.bytes <= MAX_BYTES.saturating_add(self.overlap.bytes)
-        {
+        if kept.time <= self.most.time && kept.bytes <= self.most.bytes {
             return false;
         }
         // Anything newer is better than this.

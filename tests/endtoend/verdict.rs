@@ -28,7 +28,10 @@ pub fn unbroken(what: &str, recordings: &[Vec<Option<usize>>]) -> Verdict {
     let mut verdict = Verdict { recordings: 0, until: 0, repeated: 0, furthest_back: 0 };
     for (index, recording) in recordings.iter().enumerate() {
         let next = verdict.until;
-        let Some(first) = recording.first() else { continue };
+        let Some(first) = recording.first() else {
+            eprintln!("{what}: recording {index}: nothing");
+            continue;
+        };
         let first =
             first.unwrap_or_else(|| panic!("{what}: recording {index} begins with something that was not sent"));
         assert!(first <= next, "{what}: recording {index} begins at {first}, {next} is missing");
@@ -39,6 +42,7 @@ pub fn unbroken(what: &str, recordings: &[Vec<Option<usize>>]) -> Verdict {
             first + run,
             &recording[run..(run + 20).min(recording.len())]
         );
+        eprintln!("{what}: recording {index}: {first} to {}", first + run);
         verdict.recordings += 1;
         verdict.repeated += next.min(first + run) - first;
         verdict.furthest_back = verdict.furthest_back.max(next - first);
