@@ -256,6 +256,15 @@ fn a_parser_gives_whole_access_units() {
 }
 
 #[test]
+fn a_description_without_a_sink_at_its_end_says_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let station = Station::new("nowhere", temp.path(), "identity", &["video"], &[]).playing();
+    station.start_stream(&h264_caps());
+    station.push(0..10);
+    assert!(station.error().contains("End sink-description with a sink"));
+}
+
+#[test]
 fn names_of_pads_are_not_given_twice() {
     let temp = tempfile::tempdir().unwrap();
     let station = Station::new("names", temp.path(), "", &["video", "audio_0", "sink_3"], &[]);
