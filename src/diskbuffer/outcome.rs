@@ -304,6 +304,7 @@ impl DiskBuffer {
             (ended, state.level(), state.from_disk, state.level().since(state.sent.waiting()))
         };
         d.not_before = Pace::next(&mut d.pace, Instant::now(), d.media, unsent.time, d.settings.catch_up_rate);
+        let resumed = ended.is_some();
         if let Some(outage) = ended {
             let time = outage.since.elapsed();
             gst::info!(
@@ -317,7 +318,8 @@ impl DiskBuffer {
             );
             self.tell("diskbuffer-resumed", |b| b.field("outage-time", time.as_nanos() as u64));
         }
-        if from_disk {
+        // Whoever was told of the outage is told of its end too, however little waited.
+        if from_disk || resumed {
             self.tell_draining(d, level);
         }
     }

@@ -7,8 +7,10 @@ use gst::prelude::*;
 pub fn parse(description: &str) -> Result<gst::Element, gst::ErrorMessage> {
     let mut context = gst::ParseContext::new();
     let flags = gst::ParseFlags::FATAL_ERRORS;
-    gst::parse::bin_from_description_full(description, false, Some(&mut context), flags)
-        .map_err(|err| explain(description, &err, &context.missing_elements()))
+    let content = gst::parse::bin_from_description_full(description, false, Some(&mut context), flags)
+        .map_err(|err| explain(description, &err, &context.missing_elements()))?;
+    fail_openly(&content, description);
+    Ok(content)
 }
 
 /// Where a name stands in the description, counted in characters from 1.
@@ -89,6 +91,65 @@ pub fn elements(content: &gst::Element) -> Vec<gst::Element> {
     found
 }
 
+/// Sinks that connect again by themselves lose what they take meanwhile (`srtsink`) and tell nobody: here a failure is to be
+/// seen. What the description says of it holds.
+const RECONNECTS: &str = "auto-reconnect";
+
+/// Switches off what connects again by itself, unless the description has set it.
+fn fail_openly(content: &gst::Element, description: &str) {
+    let own = reconnecting(content);
+    if !own.iter().any(|(_, connects)| *connects) {
+        return;
+    }
+    // What was written shows in what another value in its place makes different.
+    let other =
+        match with_value(description, RECONNECTS, "false").map(|text| gst::parse::bin_from_description(&text, false)) {
+            None => Vec::new(),
+            Some(Ok(bin)) => reconnecting(bin.upcast_ref()),
+            Some(Err(_)) => return,
+        };
+    for (at, (element, connects)) in own.iter().enumerate() {
+        let written = other.get(at).is_some_and(|(_, other)| other != connects);
+        if *connects && !written {
+            element.set_property(RECONNECTS, false);
+        }
+    }
+}
+
+/// The elements that can, and whether they do.
+fn reconnecting(content: &gst::Element) -> Vec<(gst::Element, bool)> {
+    let can = |element: &gst::Element| {
+        element.find_property(RECONNECTS).is_some_and(|property| property.value_type() == bool::static_type())
+    };
+    let found = elements(content).into_iter().filter(can);
+    found.map(|element| (element.clone(), element.property(RECONNECTS))).collect()
+}
+
+/// The description with `value` wherever it sets `property`; `None` when it does not.
+fn with_value(description: &str, property: &str, value: &str) -> Option<String> {
+    let (mut out, mut rest, mut found) = (String::new(), description, false);
+    let space = |c: char| c.is_whitespace();
+    while let Some(at) = rest.replace('_', "-").find(property) {
+        let (before, name_and_after) = rest.split_at(at);
+        let after = &name_and_after[property.len()..];
+        let assigned = after.trim_start_matches(space).strip_prefix('=').map(|text| text.trim_start_matches(space));
+        out.push_str(before);
+        out.push_str(property);
+        rest = after;
+        if let Some(written) = assigned.filter(|_| before.is_empty() || before.ends_with(space)) {
+            let end = match written.chars().next() {
+                Some(quote @ ('"' | '\'')) => written[1..].find(quote).map(|at| at + 2),
+                _ => written.find(space),
+            };
+            out.push_str(&format!("={value}"));
+            rest = &written[end.unwrap_or(written.len())..];
+            found = true;
+        }
+    }
+    out.push_str(rest);
+    found.then_some(out)
+}
+
 /// Something in it makes one stream of several, with a beginning and an end.
 pub fn has_muxer(content: &gst::Element) -> bool {
     let is_muxer = |element: &gst::Element| {
@@ -119,6 +180,29 @@ mod tests {
         assert!(text.contains("separated by"), "{text}");
         let text = error("");
         assert!(text.contains("sink-description"), "{text}");
+    }
+
+    #[test]
+    fn what_connects_again_by_itself_fails_instead_unless_it_is_to() {
+        gst::init().unwrap();
+        let connects = |description: &str| -> Vec<bool> {
+            let content = parse(description).unwrap();
+            let mut sinks = reconnecting(&content);
+            sinks.sort_by_key(|(element, _)| element.name());
+            sinks.into_iter().map(|(_, connects)| connects).collect()
+        };
+        assert_eq!(connects("srtsink uri=srt://127.0.0.1:7001"), [false]);
+        for written in ["auto-reconnect=true", "auto_reconnect = 1", "auto-reconnect=\"true\" uri=srt://127.0.0.1:1"] {
+            assert_eq!(connects(&format!("srtsink {written}")), [true], "{written}");
+        }
+        assert_eq!(connects("srtsink auto-reconnect=false"), [false]);
+        assert_eq!(
+            connects(
+                "srtsink name=a tee name=t ! queue ! srtsink name=b auto-reconnect=true t. ! queue ! srtsink name=c"
+            ),
+            [false, true, false]
+        );
+        assert_eq!(connects("srtsink uri=srt://auto-reconnect:1?auto-reconnect=true"), [false]);
     }
 
     #[test]

@@ -42,6 +42,16 @@ impl Failure {
                 ),
                 ..Self::new("")
             },
+            (gst::FlowError::NotLinked, _) => Self {
+                error: glib::Error::new(
+                    gst::StreamError::Failed,
+                    &format!(
+                        "What comes on the pad \"{pad}\" gets nowhere: an element of the sink is not linked to another. End \
+                         sink-description with a sink, as in \"mpegtsmux ! filesink location=out.ts\""
+                    ),
+                ),
+                ..Self::new("")
+            },
             _ => Self::new(&format!("The sink has refused data on the pad \"{pad}\" without saying why: {flow}")),
         }
     }

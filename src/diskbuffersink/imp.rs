@@ -307,10 +307,11 @@ impl ElementImpl for DiskBufferSink {
             self.events.send(Event::Left(stream.buffer.clone(), reply));
             let _ = answer.recv_timeout(STOP_GRACE);
         }
-        let _ = pad.set_active(false);
-        let _ = obj.remove_pad(pad);
+        // First what lets go of whoever waits inside for room, with the lock of the stream.
         stream.buffer.set_locked_state(true);
         let _ = stream.buffer.set_state(gst::State::Null);
+        let _ = pad.set_active(false);
+        let _ = obj.remove_pad(pad);
         let _ = obj.remove(&stream.buffer);
     }
 

@@ -40,6 +40,8 @@
 //! `mpegtsmux alignment=7 ! srtsink uri=srt://a:7001`, `splitmuxsink location=%05d.mp4`. Each pad goes to a sink pad that is not
 //! linked, else to one that a muxer gives on request for video, audio, or the media type of the caps. An element inside with the
 //! name of a pad gets that pad. Sinks inside are `async=false`, and `sync=false` unless the property `sync` says otherwise.
+//! What has a property `auto-reconnect` (`srtsink`) gets false unless the description sets it: connecting again by itself, it would
+//! swallow data without a word. An element given by `sink` keeps what it has.
 //!
 //! A child that is built anew goes on with the numbers of `splitmuxsink` and appends to the file of `filesink`. That holds within
 //! one process: choose a `location` with the time in it for files that a restart must not touch.

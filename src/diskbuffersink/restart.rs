@@ -112,6 +112,13 @@ impl Control {
 
     /// Another stream needs a place.
     pub(super) fn joined(&mut self, bin: &DiskBufferSink) {
+        if let Phase::Stopping(_, _, next @ Next::Stop) | Phase::Wedged(_, next @ Next::Stop) = &mut self.phase
+            && self.open
+        {
+            // On its way only because the last stream had gone.
+            *next = Next::Start;
+            return;
+        }
         match &self.phase {
             Phase::Running(run) if run.instance.muxes && run.instance.taken() > 0 => self.close(bin),
             Phase::Closing(..) | Phase::Stopping(..) | Phase::Waiting(_) | Phase::Wedged(..) | Phase::GivenUp => {}

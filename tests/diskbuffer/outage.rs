@@ -66,6 +66,7 @@ fn outage_with(answer: gst::FlowError) {
     rig.eos();
     rig.sink.wait_eos();
     until("all is counted", || rig.stat("pending") == 0);
+    rig.message("diskbuffer-drained");
     rig.check_accounts();
     assert_eq!((rig.stat("delivered"), rig.stat("replayed"), rig.stat("lost")), (70, 5, 0));
     assert_eq!(status(&rig), "live");

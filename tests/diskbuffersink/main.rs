@@ -4,6 +4,7 @@
 #[path = "../diskbuffer/common.rs"]
 mod common;
 
+mod alone;
 mod ends;
 mod failures;
 mod faulty;

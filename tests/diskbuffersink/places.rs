@@ -183,6 +183,88 @@ fn a_pad_that_goes_leaves_the_others_running() {
 }
 
 #[test]
+fn a_stream_that_replaces_the_last_gets_a_sink() {
+    let temp = tempfile::tempdir().unwrap();
+    let mut station = Station::faulty("replaces", temp.path(), &[]).playing();
+    station.start_stream(&h264_caps());
+    station.push(0..20);
+    station.faults.wait_for(0..20);
+    // The sink of the first stream is still on its way down when the second comes.
+    station.faults.tell(|told| told.stop_blocks = true);
+    let gone = station.sources.remove(0);
+    let pad = gone.peer().unwrap();
+    gone.unlink(&pad).unwrap();
+    station.bin.release_request_pad(&pad);
+    station.add_pad("sink_0");
+    station.sources[0].set_active(true).unwrap();
+    station.start_stream(&h264_caps());
+    station.push(20..40);
+    station.faults.tell(|told| told.stop_blocks = false);
+    station.faults.wait_for(0..40);
+}
+
+#[test]
+fn a_pad_can_be_released_while_upstream_waits_for_room() {
+    let temp = tempfile::tempdir().unwrap();
+    let limits = [("max-size-bytes", "40000"), ("leaky", "no")];
+    let mut station = Station::faulty("full", temp.path(), &limits).playing();
+    station.faults.tell(|told| told.unreachable = true);
+    station.start_stream(&h264_caps());
+    let source = station.sources.remove(0);
+    let pad = source.peer().unwrap();
+    let upstream = std::thread::spawn(move || (0..).find_map(|number| source.push(frame(number, GOP, 2000)).err()));
+    until("it is full", || station.bin.property::<u64>("current-level-bytes") >= 36_000);
+    let bin = station.bin.clone();
+    let release = std::thread::spawn(move || bin.release_request_pad(&pad));
+    until("the pad is released", || release.is_finished());
+    until("upstream is let go", || upstream.is_finished());
+    assert!(station.bin.static_pad("video").is_none());
+}
+
+#[test]
+fn a_parser_gives_whole_access_units() {
+    init();
+    for (ahead, expected) in [
+        // What carries slices keeps doing so as long as it may.
+        ("capsfilter caps=video/x-h264,stream-format=byte-stream,alignment=nal ! h264parse", "au"),
+        ("capsfilter caps=video/x-h264,stream-format=byte-stream,alignment=nal", "nal"),
+    ] {
+        for (sink, behind) in [("diskbuffer", "fakesink"), ("diskbuffersink", "")] {
+            let temp = tempfile::tempdir().unwrap();
+            let behind = if behind.is_empty() { "sink-description=fakesink".into() } else { format!("! {behind}") };
+            let line = format!(
+                "appsrc name=source format=time caps=video/x-h264,stream-format=byte-stream,alignment=nal,\
+                 width=320,height=240,framerate=25/1 ! {ahead} ! {sink} name=sink location={} {behind}",
+                temp.path().display()
+            );
+            let pipeline = gst::parse::launch(&line).unwrap().downcast::<gst::Pipeline>().unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            let source = pipeline.by_name("source").unwrap();
+            for number in 0..30 {
+                let _ = source.emit_by_name::<gst::FlowReturn>("push-buffer", &[&frame(number, GOP, 2000)]);
+            }
+            let sink = pipeline.by_name("sink").unwrap();
+            let pad = sink.sink_pads().remove(0);
+            until("caps have come", || pad.current_caps().is_some());
+            let caps = pad.current_caps().unwrap();
+            assert_eq!(caps.structure(0).unwrap().get::<&str>("alignment"), Ok(expected), "{line}: {caps}");
+            let _ = source.emit_by_name::<gst::FlowReturn>("end-of-stream", &[]);
+            wait_for_eos(&pipeline);
+            pipeline.set_state(gst::State::Null).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_description_without_a_sink_at_its_end_says_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let station = Station::new("nowhere", temp.path(), "identity", &["video"], &[]).playing();
+    station.start_stream(&h264_caps());
+    station.push(0..10);
+    assert!(station.error().contains("End sink-description with a sink"));
+}
+
+#[test]
 fn names_of_pads_are_not_given_twice() {
     let temp = tempfile::tempdir().unwrap();
     let station = Station::new("names", temp.path(), "", &["video", "audio_0", "sink_3"], &[]);
