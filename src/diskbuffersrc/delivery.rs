@@ -225,8 +225,8 @@ impl DiskBufferSrc {
         }
     }
 
-    fn begin(&self, d: &mut Delivery, session: &Session, beginning: Beginning) {
-        match self.find_beginning(d, session, &beginning) {
+    fn begin(&self, d: &mut Delivery, session: &Session, mut beginning: Beginning) {
+        match self.find_beginning(d, session, &mut beginning) {
             Ok(()) => d.away = None,
             Err(Trouble::Interrupted) => self.begin_later(beginning),
             Err(Trouble::Store(err)) if self.may_retry(d, &err) => {
@@ -243,14 +243,14 @@ impl DiskBufferSrc {
         self.state().next.get_or_insert(beginning);
     }
 
-    fn find_beginning(&self, d: &mut Delivery, session: &Session, beginning: &Beginning) -> Result<(), Trouble> {
+    fn find_beginning(&self, d: &mut Delivery, session: &Session, beginning: &mut Beginning) -> Result<(), Trouble> {
         let reader = &session.reader;
         self.take_consumer(d, session)?;
         reader.refresh()?;
         let origin = self.settle_timeline(session)?;
-        let (known, cursor, ends) = {
+        let (known, cursor, ends, company) = {
             let state = self.state();
-            (state.tip, state.cursor, state.end)
+            (state.tip, state.cursor, state.end, state.company.clone())
         };
         let tip = match ends {
             // What is played was fixed when it began.
@@ -280,7 +280,14 @@ impl DiskBufferSrc {
             Origin::Properties => {
                 let (start, told) = range::start(reader, session.start, &held)?;
                 clamped.extend(told);
-                start
+                beginning.lead = match &company {
+                    Some(company) => self.lead_of_start(company, reader, start)?,
+                    None => None,
+                };
+                match &beginning.lead {
+                    Some(lead) => lead.begin(reader, start)?,
+                    None => start,
+                }
             }
         };
         let (Start::At(position) | Start::Undecided(position)) = start;
@@ -311,6 +318,7 @@ impl DiskBufferSrc {
             d.fresh = true;
         }
         d.beginning = beginning.clone();
+        d.group = company.map_or(d.group, |company| company.group);
         d.until = until;
         self.enter_state(d, state_map);
         {
@@ -330,7 +338,11 @@ impl DiskBufferSrc {
         if let Some(timeline) = self.state().timeline {
             return Ok(Some(timeline.origin));
         }
-        let origin = range::origin(&session.reader)?;
+        let company = self.state().company.clone();
+        let origin = match company {
+            Some(company) => self.common_origin(&company, &session.reader)?,
+            None => range::origin(&session.reader)?,
+        };
         self.state().timeline = origin.map(|origin| Timeline { origin });
         Ok(origin)
     }

@@ -10,6 +10,7 @@ use super::delivery::Delivery;
 use super::imp::{CAT, DiskBufferSrc, Session};
 use super::state::Until;
 use super::timeline::{self, First};
+use super::together::Moment;
 use crate::media::buffer::Facts;
 use crate::media::content::Content;
 use crate::media::{event, position, reference};
@@ -196,12 +197,12 @@ impl DiskBufferSrc {
             },
             None => gst::FormattedSegment::new(),
         };
-        let base = self.base(d);
         let at = recorded.start().unwrap_or_default();
         // Without data of its own it goes on where playing is.
         let captured = d.beginning.playing.start.or(self.state().position).unwrap_or_default();
-        let first = first.unwrap_or(First { at: Some(at), captured });
-        let segment = timeline::segment(&recorded, first, base, &d.beginning.playing);
+        let first = first.unwrap_or(First { at: Some(at), captured, recorded: None });
+        let mut segment = timeline::segment(&recorded, first, gst::ClockTime::ZERO, &d.beginning.playing);
+        segment.set_base(self.base(d, first, &segment));
         // It is exact where playing begins; later epochs are whole.
         d.beginning.playing.start = None;
         d.fresh = false;
@@ -211,13 +212,23 @@ impl DiskBufferSrc {
     }
 
     /// Where running time goes on.
-    fn base(&self, d: &Delivery) -> gst::ClockTime {
+    fn base(&self, d: &Delivery, first: First, segment: &gst::FormattedSegment<gst::ClockTime>) -> gst::ClockTime {
         let now = d.settings.follow.then(|| self.obj().current_running_time()).flatten();
-        match now {
+        let own = match now {
             // What is shown as it comes must not come too late for the clock.
             Some(now) if d.fresh || d.running + LATE < now => d.running.max(now),
             _ => d.running,
-        }
+        };
+        let timeline = self.state().timeline;
+        let (Some(lead), Some(timeline)) = (&d.beginning.lead, timeline) else { return own };
+        let (time, start) = (segment.time().unwrap_or(first.captured), segment.start());
+        let into = first.at.zip(start).map_or(0, |(at, start)| start.nseconds() as i64 - at.nseconds() as i64);
+        let at = Moment {
+            domain: d.domain,
+            recorded: first.recorded.map(|recorded| recorded.saturating_add(into)),
+            captured: timeline.utc(time),
+        };
+        lead.place(at, own, segment.rate()).max(d.running)
     }
 
     /// Whether playing is over before this buffer.
@@ -249,7 +260,11 @@ impl DiskBufferSrc {
             d.sync = item.sequence;
         }
         let captured = self.state().timeline.map(|timeline| timeline.stream_time(item.captured.0));
-        let first = captured.map(|captured| First { at: buffer.pts().or(buffer.dts()), captured });
+        let first = captured.map(|captured| First {
+            at: buffer.pts().or(buffer.dts()),
+            captured,
+            recorded: facts.running_time,
+        });
         self.send_in_force(d, first);
         self.send_held(d);
         if std::mem::take(&mut d.begins) || key_units {
@@ -287,8 +302,14 @@ impl DiskBufferSrc {
         if let Some(running) = segment.to_running_time(clipped) {
             d.running = d.running.max(running);
         }
-        if let Some(position) = segment.to_stream_time(clipped) {
-            self.state().position = Some(position);
+        let Some(position) = segment.to_stream_time(clipped) else { return };
+        let timeline = {
+            let mut state = self.state();
+            state.position = Some(position);
+            state.timeline
+        };
+        if let (Some(lead), Some(timeline)) = (&d.beginning.lead, timeline) {
+            lead.note_sent(d.domain, d.running, timeline.utc(position));
         }
     }
 

@@ -82,6 +82,17 @@ pub fn origin(reader: &StreamReader) -> Result<Option<i64>, StoreError> {
     Ok(found.map(|(at, _)| at))
 }
 
+/// Capture time of the first buffer of what begins there.
+pub fn captured_from(reader: &StreamReader, start: Start) -> Result<Option<i64>, StoreError> {
+    let Start::At(from) = start else { return Ok(None) };
+    let mut found = None;
+    each(reader, from, |record| {
+        found = captured_at(reader, record);
+        found.is_some()
+    })?;
+    Ok(found.map(|(at, _)| at))
+}
+
 /// Where what is held ends, going on from what was known.
 pub fn tip(reader: &StreamReader, known: Tip) -> Result<Tip, StoreError> {
     let end = reader.end().sequence;
@@ -209,7 +220,7 @@ pub fn until(
     })
 }
 
-fn time_of(place: Place) -> i64 {
+pub fn time_of(place: Place) -> i64 {
     match place {
         Place::Time(utc) => utc,
         Place::Ago(ago) => wall_clock().saturating_sub(ago),

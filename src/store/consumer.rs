@@ -266,6 +266,13 @@ impl Shared {
     }
 }
 
+/// Where a consumer stood when it last saved.
+pub fn position(location: &Path, stream: &str, name: &str) -> Option<CursorRecord> {
+    let file = location.join(CONSUMERS).join(file_name(stream)).join(file_name(name));
+    let record = read(&file).filter(|record| record.stream == stream && record.consumer == name);
+    record.map(|record| record.cursor)
+}
+
 /// What the file of a consumer says; nothing when it is missing or damaged.
 pub fn read(file: &Path) -> Option<LeaseRecord> {
     schema::decode_value(&fs::read(file).ok()?)

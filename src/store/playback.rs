@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::Store;
 use super::clock::{Arrival, Clock, SystemClock};
-use super::consumer::Consumer;
+use super::consumer::{self, Consumer};
 use super::directory;
 use super::error::StoreError;
 use super::log::lock;
@@ -284,6 +284,11 @@ impl StreamReader {
     /// [`StoreError::ConsumerInUse`] while somebody else is; the directory cannot be written to.
     pub fn consumer(&self, name: &str, lease: Duration) -> Result<Consumer, StoreError> {
         Consumer::open(&self.path, &self.name, name, lease, &self.options.clock)
+    }
+
+    /// Where the consumer `name` stood when it last saved, whoever holds it.
+    pub fn consumer_position(&self, name: &str) -> Option<CursorRecord> {
+        consumer::position(&self.path, &self.name, name)
     }
 
     fn held(&self) -> Result<Held, StoreError> {
