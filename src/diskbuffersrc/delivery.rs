@@ -82,6 +82,8 @@ pub struct Delivery {
     pub told_behind: bool,
     /// The end went downstream.
     pub ended: bool,
+    /// Which store is being played.
+    pub created: u64,
 }
 
 impl Default for Delivery {
@@ -118,6 +120,7 @@ impl Default for Delivery {
             over: false,
             told_behind: false,
             ended: false,
+            created: 0,
         }
     }
 }
@@ -247,6 +250,7 @@ impl DiskBufferSrc {
         let reader = &session.reader;
         self.take_consumer(d, session)?;
         reader.refresh()?;
+        let created = reader.created();
         let origin = self.settle_timeline(session)?;
         let (known, cursor, ends, company) = {
             let state = self.state();
@@ -268,7 +272,7 @@ impl DiskBufferSrc {
         let mut clamped = Vec::new();
         let until = match (beginning.until, beginning.origin) {
             (Some(until), _) => until,
-            (None, Origin::At(_)) => self.state().until,
+            (None, Origin::At(_) | Origin::Anew) => self.state().until,
             (None, Origin::Properties) => {
                 let (until, told) = range::until(reader, session.stop, &held, d.settings.follow)?;
                 clamped.extend(told);
@@ -277,6 +281,7 @@ impl DiskBufferSrc {
         };
         let start = match beginning.origin {
             Origin::At(position) => Start::At(position),
+            Origin::Anew => range::decodable(reader, reader.first())?,
             Origin::Properties => {
                 let (start, told) = range::start(reader, session.start, &held)?;
                 clamped.extend(told);
@@ -300,6 +305,7 @@ impl DiskBufferSrc {
             // A pad that saw the end takes data again after a STREAM_START.
             d.sent.clear();
         }
+        d.created = created;
         d.position = position;
         d.totals = totals;
         d.undecided = matches!(start, Start::Undecided(_));
@@ -399,6 +405,10 @@ impl DiskBufferSrc {
         }
         if d.position >= reader.end().sequence {
             reader.refresh()?;
+        }
+        if reader.created() != d.created {
+            self.begin_anew(d, session);
+            return Ok(());
         }
         if d.position >= reader.end().sequence {
             return self.wait_for_more(d, session, limit.is_some());

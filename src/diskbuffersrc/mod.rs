@@ -25,7 +25,8 @@
 //! answers NO_PREROLL, and new data is delivered 20 to 50 ms after it was stored. Running time begins when the first buffer goes
 //! out. What begins further back (`start=-30s`) is played at its own pace by a sink that synchronises to the clock, so that it
 //! stays that far behind; one that does not catches up. It goes on when the writer stops and starts again, also while the store
-//! cannot be read for a while (status `away`), and ends with `stop` or when the application sends EOS.
+//! cannot be read for a while (status `away`), and ends with `stop` or when the application sends EOS. A store that was
+//! deleted and made anew, where positions begin anew, is played from its beginning, with a warning.
 //!
 //! ## Time
 //!

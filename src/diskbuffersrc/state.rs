@@ -55,6 +55,8 @@ pub enum Origin {
     Properties,
     /// At this sync point.
     At(Sequence),
+    /// At the beginning of a store that was made in the place of the one that was played.
+    Anew,
 }
 
 /// A start or a seek, to be carried out by the task.

@@ -173,7 +173,6 @@ impl Consumer {
     /// # Errors
     ///
     /// The file cannot be removed.
-    #[cfg(test)]
     pub fn forget(self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         lock(&shared.state).cursor = None;

@@ -60,7 +60,7 @@ pub struct StreamReader {
 /// Where the stream is read from, without holding a shared store open.
 #[derive(Clone)]
 enum Link {
-    Shared { place: Weak<Place>, stream: Arc<StreamLog> },
+    Shared { place: Weak<Place>, created: u64, stream: Arc<StreamLog> },
     Secondary { replica: Arc<Replica>, stream: Arc<Followed> },
 }
 
@@ -153,6 +153,14 @@ impl StreamReader {
                 refreshed => refreshed,
             },
             Link::Shared { .. } => Ok(()),
+        }
+    }
+
+    /// Which store it reads: another value when one was deleted and another one made in its place, where numbers begin anew.
+    pub fn created(&self) -> u64 {
+        match &*lock(&self.link) {
+            Link::Shared { created, .. } => *created,
+            Link::Secondary { replica, .. } => replica.created(),
         }
     }
 
@@ -318,7 +326,7 @@ impl Link {
             let link = Arc::downgrade(&place);
             let store = Store(place);
             return match store.log().stream_list().into_iter().find(|stream| stream.name == name) {
-                Some(stream) => Ok(Link::Shared { place: link, stream }),
+                Some(stream) => Ok(Link::Shared { place: link, created: store.log().directory.created(), stream }),
                 None => missing(names(&store)),
             };
         }
@@ -331,7 +339,7 @@ impl Link {
 
     fn held(self) -> Option<Held> {
         match self {
-            Link::Shared { place, stream } => Some(Held::Shared { store: Store(place.upgrade()?), stream }),
+            Link::Shared { place, stream, .. } => Some(Held::Shared { store: Store(place.upgrade()?), stream }),
             Link::Secondary { replica, stream } => Some(Held::Secondary { replica, stream }),
         }
     }
