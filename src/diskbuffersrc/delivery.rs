@@ -14,7 +14,7 @@ use super::imp::{CAT, DiskBufferSrc, Session, error_message, may_pass};
 use super::range::{self, Held, Start};
 use super::settings::Settings;
 use super::state::{Activity, Beginning, Origin, Phase, State, Until};
-use super::timeline::Timeline;
+use super::timeline::{First, Timeline};
 use crate::diskbuffer::Overlap;
 use crate::media::beginning::Leading;
 use crate::media::content::Content;
@@ -59,6 +59,8 @@ pub struct Delivery {
     pub has_segment: bool,
     /// Events of an epoch of which nothing was sent yet.
     pub held: Vec<gst::Event>,
+    /// Where the first gap of them lies.
+    pub held_gap: Option<First>,
     /// The next buffer begins anew.
     pub begins: bool,
     pub leading: Leading,
@@ -82,6 +84,8 @@ pub struct Delivery {
     pub told_behind: bool,
     /// The end went downstream.
     pub ended: bool,
+    /// When the duration was told, and the end of what was held then.
+    pub told: Option<(Instant, Sequence)>,
     /// Which store is being played.
     pub created: u64,
 }
@@ -106,6 +110,7 @@ impl Default for Delivery {
             segment: None,
             has_segment: false,
             held: Vec::new(),
+            held_gap: None,
             begins: false,
             leading: Leading::default(),
             gap: false,
@@ -120,6 +125,7 @@ impl Default for Delivery {
             over: false,
             told_behind: false,
             ended: false,
+            told: None,
             created: 0,
         }
     }
@@ -313,6 +319,7 @@ impl DiskBufferSrc {
         d.missing = false;
         d.chunk.clear();
         d.held.clear();
+        d.held_gap = None;
         d.begins = true;
         d.leading = Leading::default();
         d.gap = false;
@@ -398,6 +405,7 @@ impl DiskBufferSrc {
 
     fn try_read(&self, d: &mut Delivery, session: &Session) -> Result<(), StoreError> {
         let reader = &session.reader;
+        self.tell_duration(d, session);
         let limit = self.state().end.map(|end| end.sequence);
         if limit.is_some_and(|limit| d.position >= limit) {
             self.end(d, None);
@@ -456,6 +464,7 @@ impl DiskBufferSrc {
             self.end(d, None);
             return Ok(());
         }
+        self.release_gaps(d);
         let first = {
             let mut state = self.state();
             let first = state.phase != Phase::Waiting;

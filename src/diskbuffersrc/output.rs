@@ -16,10 +16,13 @@ use crate::media::content::Content;
 use crate::media::{event, position, reference};
 use crate::store::domains::same_run;
 use crate::store::record::apply;
-use crate::store::{Body, Clears, Mark, Record, Sequence, Slot, Sync, Totals};
+use crate::store::{Arrival, Body, Clears, Mark, Record, Sequence, Slot, Sync, Totals};
 
 /// In a live pipeline an epoch does not begin later than this behind the clock.
 const LATE: gst::ClockTime = gst::ClockTime::from_mseconds(200);
+
+/// Events that wait for the first buffer of their epoch.
+const MOST_HELD: usize = 64;
 
 /// A buffer on its way out.
 pub(super) struct Pending {
@@ -55,7 +58,7 @@ impl DiskBufferSrc {
             Body::Event | Body::Snapshot(_) => {}
         }
         if let Content::Event(event) = Content::of(record.body, record.payload, arrival, &mut |_| {}) {
-            self.take_event(d, event);
+            self.take_event(d, session, event, arrival);
         }
         None
     }
@@ -98,16 +101,25 @@ impl DiskBufferSrc {
     }
 
     /// An event at its place, once.
-    fn take_event(&self, d: &mut Delivery, event: gst::Event) {
+    fn take_event(&self, d: &mut Delivery, session: &Session, event: gst::Event, arrival: Arrival) {
         match event.view() {
             // What follows it is another epoch; what does not is followed by our own.
             gst::EventView::Eos(_) => {
                 gst::debug!(CAT, imp = self, "A stored end of stream ends an epoch");
                 return;
             }
-            // Nothing lies before the first buffer that a gap could follow.
-            gst::EventView::Gap(_) if !d.has_segment || d.beginning.is_key_units() => return,
-            gst::EventView::Gap(e) => d.last_end = e.get().1.map(|duration| e.get().0.saturating_add(duration)),
+            gst::EventView::Gap(_) if d.beginning.is_key_units() => return,
+            gst::EventView::Gap(e) if d.has_segment => {
+                let (at, duration) = e.get();
+                d.last_end = duration.map(|duration| at.saturating_add(duration));
+                self.note_place(d, at, duration);
+            }
+            gst::EventView::Gap(e) if d.held_gap.is_none() => {
+                let timeline = self.state().timeline;
+                let captured = timeline.zip(session.reader.arrived_at(arrival));
+                let captured = captured.map(|(timeline, utc)| timeline.stream_time(utc)).unwrap_or_default();
+                d.held_gap = Some(First { at: Some(e.get().0), captured, recorded: None });
+            }
             _ => {}
         }
         if d.has_segment {
@@ -115,11 +127,26 @@ impl DiskBufferSrc {
             self.srcpad.push_event(event);
         } else {
             d.held.push(event);
+            if d.held.len() > MOST_HELD {
+                self.release_gaps(d);
+            }
+        }
+    }
+
+    /// Gaps wait for a buffer that says where their epoch lies. None is near: then they say so, for a stream may have nothing
+    /// else for long.
+    pub(super) fn release_gaps(&self, d: &mut Delivery) {
+        if let Some(first) = d.held_gap.take()
+            && !d.has_segment
+        {
+            self.send_in_force(d, Some(first));
+            self.send_held(d);
         }
     }
 
     /// Nothing more comes of an epoch: what was held back for its first buffer goes out.
     pub(super) fn end_epoch(&self, d: &mut Delivery) {
+        self.release_gaps(d);
         if !d.held.is_empty() {
             self.send_in_force(d, None);
             self.send_held(d);
@@ -265,6 +292,10 @@ impl DiskBufferSrc {
             captured,
             recorded: facts.running_time,
         });
+        if d.held_gap.take().is_some() {
+            // Nothing lies before the first buffer that a gap could follow.
+            d.held.retain(|event| event.type_() != gst::EventType::Gap);
+        }
         self.send_in_force(d, first);
         self.send_held(d);
         if std::mem::take(&mut d.begins) || key_units {
@@ -297,6 +328,12 @@ impl DiskBufferSrc {
         let Some(at) = buffer.pts().or(buffer.dts()) else { return };
         let end = at.saturating_add(buffer.duration().unwrap_or_default());
         d.last_end = d.last_end.max(Some(end));
+        self.note_place(d, at, buffer.duration());
+    }
+
+    /// Takes note of how far playing is.
+    fn note_place(&self, d: &mut Delivery, at: gst::ClockTime, duration: Option<gst::ClockTime>) {
+        let end = at.saturating_add(duration.unwrap_or_default());
         let Some(segment) = &d.segment else { return };
         let clipped = segment.stop().map_or(end, |stop| end.min(stop));
         if let Some(running) = segment.to_running_time(clipped) {

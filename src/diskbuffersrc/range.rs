@@ -116,22 +116,33 @@ pub fn tip(reader: &StreamReader, known: Tip) -> Result<Tip, StoreError> {
 /// else at the sync point before.
 pub fn decodable(reader: &StreamReader, from: Sequence) -> Result<Start, StoreError> {
     let from = from.max(reader.first());
-    let mut found = None;
+    let (mut found, mut has_gaps) = (None, false);
     each(reader, from, |record| {
         found = match &record.body {
             Body::Buffer(header) => Some(header.sync != Sync::None),
             Body::State { .. } => {
                 matches!(Content::of_event(record.payload.as_ref()), Content::Domain(_)).then_some(true)
             }
-            Body::Event | Body::Snapshot(_) => None,
+            Body::Event => {
+                has_gaps |= is_gap(record);
+                None
+            }
+            Body::Snapshot(_) => None,
         };
         found.is_some()
     })?;
     match found {
+        // There is nothing that they could be parts of.
+        None if has_gaps => Ok(Start::At(from)),
         None => Ok(Start::Undecided(from)),
         Some(true) => Ok(Start::At(from)),
         Some(false) => at_sync(reader, from),
     }
+}
+
+fn is_gap(record: &Record) -> bool {
+    let content = Content::of(Body::Event, record.payload.clone(), record.arrival, &mut |_| {});
+    matches!(content, Content::Event(event) if event.type_() == gst::EventType::Gap)
 }
 
 /// The sync point at or before, else the next one, else the place itself.
@@ -149,8 +160,8 @@ pub fn start(reader: &StreamReader, place: Place, held: &Held) -> Result<(Start,
     let (first, end) = (reader.first(), reader.end().sequence);
     let latest = || at_sync(reader, end.saturating_sub(1).max(first));
     if held.origin.is_none() {
-        // Nothing is held: whatever comes is where it begins.
-        return Ok((Start::Undecided(end.max(first)), None));
+        // No buffer is held: whatever comes is where it begins.
+        return Ok((decodable(reader, first)?, None));
     }
     match place {
         Place::Earliest => Ok((decodable(reader, first)?, None)),

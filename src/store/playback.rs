@@ -243,6 +243,11 @@ impl StreamReader {
         }
     }
 
+    /// When a record arrived, ns since 1970; `None` of a boot that nothing is known of.
+    pub fn arrived_at(&self, arrival: Arrival) -> Option<i64> {
+        self.held().ok()?.view().source.corrected(arrival).map(|(at, _)| at)
+    }
+
     fn seek<T>(&self, find: impl FnOnce(Seek<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let held = self.held()?;
         find(Seek { view: held.view(), first: self.first(), reference: self.options.reference })

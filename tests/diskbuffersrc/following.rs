@@ -198,3 +198,31 @@ fn a_store_that_was_made_anew_is_played_from_its_beginning() {
         }
     }
 }
+
+#[test]
+fn a_duration_that_changes_is_told_now_and_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = recorder(dir.path(), 0..10);
+    let player = Player::new(dir.path(), &[("follow", "true")]);
+    player.sink.wait_buffers(10);
+    let changed = [gst::MessageType::DurationChanged];
+    let start = Instant::now();
+    let mut told = Vec::new();
+    let mut next = 10;
+    while told.len() < 2 {
+        assert!(start.elapsed() < PATIENCE, "{told:?}");
+        push(&rig, next..next + 1);
+        next += 1;
+        if player.bus.timed_pop_filtered(gst::ClockTime::from_mseconds(20), &changed).is_some() {
+            told.push(Instant::now());
+        }
+    }
+    assert!(told[1] - told[0] > Duration::from_millis(700), "{:?}", told[1] - told[0]);
+    let duration = player.element.query_duration::<gst::ClockTime>().unwrap();
+    assert!(duration >= gst::ClockTime::from_nseconds((next - 1) * FRAME), "{duration}");
+    player.sink.wait_buffers(next as usize);
+    while player.bus.timed_pop_filtered(gst::ClockTime::from_mseconds(1100), &changed).is_some() {}
+    player.element.send_event(gst::event::Eos::new());
+    player.sink.wait_eos();
+    assert!(player.bus.pop_filtered(&changed).is_some(), "the end is known");
+}
