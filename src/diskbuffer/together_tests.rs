@@ -476,7 +476,7 @@ fn whatever_happens_downstream_nothing_is_missing() {
                 assert!(first.is_multiple_of(GOP), "seed {seed}, {index}: {video:?}");
                 let disconts = given.video.buffers()[0].flags.contains(gst::BufferFlags::DISCONT);
                 assert!(std::mem::take(&mut nothing_yet) || disconts, "seed {seed}, {index}");
-                let known: Vec<_> = before.iter().flat_map(|sink| numbers(sink)).collect();
+                let known: Vec<_> = before.iter().flat_map(numbers).collect();
                 // In order the sound may be ahead, and was given to the one before.
                 assert!(sound <= first || !known.contains(first), "seed {seed}, {index}: {video:?} {audio:?}");
             }

@@ -17,7 +17,6 @@ use super::state::{Activity, Beginning, Origin, Phase, State, Until};
 use super::timeline::{First, Timeline};
 use crate::diskbuffer::Overlap;
 use crate::media::beginning::Leading;
-use crate::media::content::Content;
 use crate::media::nal::ParameterSets;
 use crate::store::{Mark, Record, Sequence, StateMap, StoreError, Totals};
 
@@ -358,35 +357,6 @@ impl DiskBufferSrc {
         };
         self.state().timeline = origin.map(|origin| Timeline { origin });
         Ok(origin)
-    }
-
-    /// Puts the state of a place in force.
-    pub(super) fn enter_state(&self, d: &mut Delivery, state: StateMap) {
-        d.in_force.clear();
-        d.domain = None;
-        d.sets = ParameterSets::default();
-        d.caps = None;
-        d.recorded = None;
-        d.segment = None;
-        d.has_segment = false;
-        for value in state.values() {
-            self.note_state(d, value);
-        }
-        d.in_force = state;
-    }
-
-    /// What a state says to us.
-    pub(super) fn note_state(&self, d: &mut Delivery, value: &[u8]) {
-        match Content::of_event(value) {
-            Content::Domain(domain) => d.domain = Some(domain),
-            Content::Sets(sets) => d.sets = sets,
-            Content::Event(event) => match event.view() {
-                gst::EventView::Caps(e) => d.caps = Some(e.caps_owned()),
-                gst::EventView::Segment(e) => d.recorded = Some(e.segment().clone()),
-                _ => {}
-            },
-            Content::Buffer { .. } | Content::Nothing => {}
-        }
     }
 
     fn read(&self, d: &mut Delivery, session: &Session) {

@@ -26,7 +26,8 @@
 //! out. What begins further back (`start=-30s`) is played at its own pace by a sink that synchronises to the clock, so that it
 //! stays that far behind; one that does not catches up. It goes on when the writer stops and starts again, also while the store
 //! cannot be read for a while (status `away`), and ends with `stop` or when the application sends EOS. A store that was
-//! deleted and made anew, where positions begin anew, is played from its beginning, with a warning. That the duration has changed is posted once a second at most.
+//! deleted and made anew, where positions begin anew, is played from its beginning, with a warning. That the
+//! duration has changed is posted once a second at most.
 //!
 //! ## Time
 //!

@@ -16,7 +16,7 @@ use crate::media::content::Content;
 use crate::media::{event, position, reference};
 use crate::store::domains::same_run;
 use crate::store::record::apply;
-use crate::store::{Arrival, Body, Clears, Mark, Record, Sequence, Slot, Sync, Totals};
+use crate::store::{Arrival, Body, Clears, Mark, Record, Sequence, Slot, StateMap, Sync, Totals};
 
 /// In a live pipeline an epoch does not begin later than this behind the clock.
 const LATE: gst::ClockTime = gst::ClockTime::from_mseconds(200);
@@ -61,6 +61,35 @@ impl DiskBufferSrc {
             self.take_event(d, session, event, arrival);
         }
         None
+    }
+
+    /// Puts the state of a place in force.
+    pub(super) fn enter_state(&self, d: &mut Delivery, state: StateMap) {
+        d.in_force.clear();
+        d.domain = None;
+        d.sets = Default::default();
+        d.caps = None;
+        d.recorded = None;
+        d.segment = None;
+        d.has_segment = false;
+        for value in state.values() {
+            self.note_state(d, value);
+        }
+        d.in_force = state;
+    }
+
+    /// What a state says to us.
+    fn note_state(&self, d: &mut Delivery, value: &[u8]) {
+        match Content::of_event(value) {
+            Content::Domain(domain) => d.domain = Some(domain),
+            Content::Sets(sets) => d.sets = sets,
+            Content::Event(event) => match event.view() {
+                gst::EventView::Caps(e) => d.caps = Some(e.caps_owned()),
+                gst::EventView::Segment(e) => d.recorded = Some(e.segment().clone()),
+                _ => {}
+            },
+            Content::Buffer { .. } | Content::Nothing => {}
+        }
     }
 
     /// A change of what is in force; its epoch may be another one.

@@ -27,7 +27,10 @@ const MOST_BETWEEN: i64 = 1_000_000_000;
 /// Occasions and runs that are remembered: companions are not far from each other.
 const REMEMBERED: usize = 64;
 
-static COMPANIES: LazyLock<Mutex<HashMap<(usize, PathBuf), Weak<Company>>>> = LazyLock::new(Mutex::default);
+/// By the top-level element's address and the location.
+type Companies = HashMap<(usize, PathBuf), Weak<Company>>;
+
+static COMPANIES: LazyLock<Mutex<Companies>> = LazyLock::new(Mutex::default);
 
 /// What companions share, from the first that goes to PAUSED to the last that leaves it.
 #[derive(Debug)]
