@@ -154,7 +154,7 @@ impl DiskBufferSrc {
             (d.segment, d.has_segment) = in_force;
         }
         (d.begins, d.gap, d.expected) = (true, true, Some(position));
-        d.sync = position;
+        (d.sync, d.open) = (position, None);
         if lost.buffers > 0 {
             self.note_lost(lost);
             self.tell_overrun(from, position - 1, lost);

@@ -72,8 +72,10 @@ pub struct Delivery {
     pub fresh: bool,
     pub beginning: Beginning,
     pub until: Until,
-    /// The last sync point that was delivered.
+    /// The last sync point that was delivered with its leading pictures: a consumer that came back there would not get them.
     pub sync: Sequence,
+    /// One whose leading pictures may follow, and its PTS.
+    pub open: Option<(Sequence, Option<gst::ClockTime>)>,
     pub group: u32,
     /// Since when the store cannot be read.
     pub away: Option<Instant>,
@@ -119,6 +121,7 @@ impl Default for Delivery {
             beginning: Beginning::start(),
             until: Until::End,
             sync: 0,
+            open: None,
             group: crate::media::event::next_group_id(),
             away: None,
             over: false,
@@ -325,6 +328,7 @@ impl DiskBufferSrc {
         d.last_end = None;
         d.over = false;
         d.sync = position;
+        d.open = None;
         if beginning.resets {
             d.running = gst::ClockTime::ZERO;
             d.fresh = true;

@@ -312,9 +312,7 @@ impl DiskBufferSrc {
             // Thinned, purged or damaged.
             (d.begins, d.gap) = (true, true);
         }
-        if facts.sync != Sync::None {
-            d.sync = item.sequence;
-        }
+        note_sync(d, item.sequence, facts, buffer.pts());
         let captured = self.state().timeline.map(|timeline| timeline.stream_time(item.captured.0));
         let first = captured.map(|captured| First {
             at: buffer.pts().or(buffer.dts()),
@@ -386,6 +384,19 @@ impl DiskBufferSrc {
         let mut state = self.state();
         state.lost = state.lost.plus(lost);
         state.at = Mark { sequence: item.sequence + 1, totals: item.after };
+    }
+}
+
+/// Takes note of where a resume could begin.
+fn note_sync(d: &mut Delivery, sequence: Sequence, facts: &Facts, pts: Option<gst::ClockTime>) {
+    let is_behind = |key: Option<gst::ClockTime>| !facts.leading && pts.zip(key).is_none_or(|(pts, key)| pts > key);
+    if let Some((open, _)) = d.open.take_if(|(_, key)| facts.sync != Sync::None || is_behind(*key)) {
+        d.sync = open;
+    }
+    match facts.sync {
+        Sync::Open => d.open = Some((sequence, pts)),
+        Sync::Closed => d.sync = sequence,
+        Sync::None => {}
     }
 }
 

@@ -118,26 +118,57 @@ pub fn decodable(reader: &StreamReader, from: Sequence) -> Result<Start, StoreEr
     let from = from.max(reader.first());
     let (mut found, mut has_gaps) = (None, false);
     each(reader, from, |record| {
+        let known = found.take();
         found = match &record.body {
-            Body::Buffer(header) => Some(header.sync != Sync::None),
-            Body::State { .. } => {
-                matches!(Content::of_event(record.payload.as_ref()), Content::Domain(_)).then_some(true)
-            }
+            Body::Buffer(header) => match known {
+                _ if header.leading => Some(Found::Leading),
+                Some(Found::Open(key)) if header.sync == Sync::None && header.pts == key => known,
+                Some(_) => Some(Found::Whole),
+                None => Some(match header.sync {
+                    Sync::Closed => Found::Whole,
+                    Sync::Open => Found::Open(header.pts),
+                    Sync::None => Found::Part,
+                }),
+            },
+            Body::State { .. } => match Content::of_event(record.payload.as_ref()) {
+                Content::Domain(_) => Some(Found::Whole),
+                _ => known,
+            },
             Body::Event => {
                 has_gaps |= is_gap(record);
-                None
+                known
             }
-            Body::Snapshot(_) => None,
+            Body::Snapshot(_) => known,
         };
-        found.is_some()
+        !matches!(found, None | Some(Found::Open(_)))
     })?;
     match found {
         // There is nothing that they could be parts of.
         None if has_gaps => Ok(Start::At(from)),
         None => Ok(Start::Undecided(from)),
-        Some(true) => Ok(Start::At(from)),
-        Some(false) => at_sync(reader, from),
+        Some(Found::Whole) => Ok(Start::At(from)),
+        Some(Found::Open(_) | Found::Leading) => before_leading(reader, from),
+        Some(Found::Part) => at_sync(reader, from),
     }
+}
+
+/// What stands at a place.
+#[derive(Debug, Clone, Copy)]
+enum Found {
+    /// What can be decoded without what lies before.
+    Whole,
+    /// An open sync point with its PTS, of which leading pictures may follow.
+    Open(Option<u64>),
+    /// A leading picture, there or behind an open sync point.
+    Leading,
+    Part,
+}
+
+/// The sync point before the one that `from` is, or is a leading picture of: from there that can be decoded.
+fn before_leading(reader: &StreamReader, from: Sequence) -> Result<Start, StoreError> {
+    let open = reader.sync_at_or_before(from)?.filter(|open| open.sequence > reader.first());
+    let before = open.map(|open| reader.sync_at_or_before(open.sequence - 1)).transpose()?.flatten();
+    before.map_or_else(|| at_sync(reader, from), |before| Ok(Start::At(before.sequence)))
 }
 
 fn is_gap(record: &Record) -> bool {
