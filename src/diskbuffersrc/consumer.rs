@@ -10,8 +10,9 @@ use super::imp::{CAT, DiskBufferSrc, Session, lock};
 use super::overlap::Kept;
 use super::place::Place;
 use super::range::{self, Start};
-use super::state::{Beginning, Origin};
-use crate::store::{CursorRecord, Mark, StoreError};
+use super::state::{Beginning, Origin, Tip};
+use super::timeline::Playing;
+use crate::store::{Consumer, CursorRecord, Mark, StoreError};
 
 impl DiskBufferSrc {
     /// Becomes the consumer; waits for another user of the name to let go.
@@ -100,6 +101,35 @@ impl DiskBufferSrc {
         Ok(())
     }
 
+    /// The store was deleted and another one made in its place, where numbers begin anew: so does playing, and the consumer.
+    pub(super) fn begin_anew(&self, d: &mut Delivery, session: &Session) {
+        if !d.settings.follow {
+            let text = "The store was deleted and made anew while it was played: play it again";
+            return self.fail(d, gst::error_msg!(gst::ResourceError::Read, ("{text}")));
+        }
+        let text = "The store was deleted and made anew: playing goes on at its beginning";
+        gst::element_imp_warning!(self, gst::ResourceError::Read, ("{text}"));
+        let consumer = lock(&session.consumer).take();
+        if let Some(Err(err)) = consumer.and_then(Arc::into_inner).map(Consumer::forget) {
+            gst::warning!(CAT, imp = self, "Where the consumer stood cannot be removed: {err}");
+        }
+        d.sent.clear();
+        d.sent_domain = None;
+        self.change(|state| {
+            let playing = Playing { start: None, ..state.playing.clone() };
+            (state.cursor, state.tip) = (None, Tip::default());
+            state.acks.reset(0);
+            state.next.get_or_insert(Beginning {
+                origin: Origin::Anew,
+                until: None,
+                playing,
+                seqnum: d.beginning.seqnum,
+                resets: false,
+                lead: None,
+            });
+        });
+    }
+
     /// What was to be delivered next is not there any more.
     pub(super) fn note_overrun(&self, d: &mut Delivery, session: &Session) -> Result<(), StoreError> {
         let reader = &session.reader;
@@ -124,7 +154,7 @@ impl DiskBufferSrc {
             (d.segment, d.has_segment) = in_force;
         }
         (d.begins, d.gap, d.expected) = (true, true, Some(position));
-        d.sync = position;
+        (d.sync, d.open) = (position, None);
         if lost.buffers > 0 {
             self.note_lost(lost);
             self.tell_overrun(from, position - 1, lost);

@@ -14,10 +14,9 @@ use super::imp::{CAT, DiskBufferSrc, Session, error_message, may_pass};
 use super::range::{self, Held, Start};
 use super::settings::Settings;
 use super::state::{Activity, Beginning, Origin, Phase, State, Until};
-use super::timeline::Timeline;
+use super::timeline::{First, Timeline};
 use crate::diskbuffer::Overlap;
 use crate::media::beginning::Leading;
-use crate::media::content::Content;
 use crate::media::nal::ParameterSets;
 use crate::store::{Mark, Record, Sequence, StateMap, StoreError, Totals};
 
@@ -59,6 +58,8 @@ pub struct Delivery {
     pub has_segment: bool,
     /// Events of an epoch of which nothing was sent yet.
     pub held: Vec<gst::Event>,
+    /// Where the first gap of them lies.
+    pub held_gap: Option<First>,
     /// The next buffer begins anew.
     pub begins: bool,
     pub leading: Leading,
@@ -71,8 +72,10 @@ pub struct Delivery {
     pub fresh: bool,
     pub beginning: Beginning,
     pub until: Until,
-    /// The last sync point that was delivered.
+    /// The last sync point that was delivered with its leading pictures: a consumer that came back there would not get them.
     pub sync: Sequence,
+    /// One whose leading pictures may follow, and its PTS.
+    pub open: Option<(Sequence, Option<gst::ClockTime>)>,
     pub group: u32,
     /// Since when the store cannot be read.
     pub away: Option<Instant>,
@@ -82,6 +85,10 @@ pub struct Delivery {
     pub told_behind: bool,
     /// The end went downstream.
     pub ended: bool,
+    /// When the duration was told, and the end of what was held then.
+    pub told: Option<(Instant, Sequence)>,
+    /// Which store is being played.
+    pub created: u64,
 }
 
 impl Default for Delivery {
@@ -104,6 +111,7 @@ impl Default for Delivery {
             segment: None,
             has_segment: false,
             held: Vec::new(),
+            held_gap: None,
             begins: false,
             leading: Leading::default(),
             gap: false,
@@ -113,11 +121,14 @@ impl Default for Delivery {
             beginning: Beginning::start(),
             until: Until::End,
             sync: 0,
+            open: None,
             group: crate::media::event::next_group_id(),
             away: None,
             over: false,
             told_behind: false,
             ended: false,
+            told: None,
+            created: 0,
         }
     }
 }
@@ -225,8 +236,8 @@ impl DiskBufferSrc {
         }
     }
 
-    fn begin(&self, d: &mut Delivery, session: &Session, beginning: Beginning) {
-        match self.find_beginning(d, session, &beginning) {
+    fn begin(&self, d: &mut Delivery, session: &Session, mut beginning: Beginning) {
+        match self.find_beginning(d, session, &mut beginning) {
             Ok(()) => d.away = None,
             Err(Trouble::Interrupted) => self.begin_later(beginning),
             Err(Trouble::Store(err)) if self.may_retry(d, &err) => {
@@ -243,14 +254,15 @@ impl DiskBufferSrc {
         self.state().next.get_or_insert(beginning);
     }
 
-    fn find_beginning(&self, d: &mut Delivery, session: &Session, beginning: &Beginning) -> Result<(), Trouble> {
+    fn find_beginning(&self, d: &mut Delivery, session: &Session, beginning: &mut Beginning) -> Result<(), Trouble> {
         let reader = &session.reader;
         self.take_consumer(d, session)?;
         reader.refresh()?;
+        let created = reader.created();
         let origin = self.settle_timeline(session)?;
-        let (known, cursor, ends) = {
+        let (known, cursor, ends, company) = {
             let state = self.state();
-            (state.tip, state.cursor, state.end)
+            (state.tip, state.cursor, state.end, state.company.clone())
         };
         let tip = match ends {
             // What is played was fixed when it began.
@@ -268,7 +280,7 @@ impl DiskBufferSrc {
         let mut clamped = Vec::new();
         let until = match (beginning.until, beginning.origin) {
             (Some(until), _) => until,
-            (None, Origin::At(_)) => self.state().until,
+            (None, Origin::At(_) | Origin::Anew) => self.state().until,
             (None, Origin::Properties) => {
                 let (until, told) = range::until(reader, session.stop, &held, d.settings.follow)?;
                 clamped.extend(told);
@@ -277,10 +289,18 @@ impl DiskBufferSrc {
         };
         let start = match beginning.origin {
             Origin::At(position) => Start::At(position),
+            Origin::Anew => range::decodable(reader, reader.first())?,
             Origin::Properties => {
                 let (start, told) = range::start(reader, session.start, &held)?;
                 clamped.extend(told);
-                start
+                beginning.lead = match &company {
+                    Some(company) => self.lead_of_start(company, reader, start)?,
+                    None => None,
+                };
+                match &beginning.lead {
+                    Some(lead) => lead.begin(reader, start)?,
+                    None => start,
+                }
             }
         };
         let (Start::At(position) | Start::Undecided(position)) = start;
@@ -293,6 +313,7 @@ impl DiskBufferSrc {
             // A pad that saw the end takes data again after a STREAM_START.
             d.sent.clear();
         }
+        d.created = created;
         d.position = position;
         d.totals = totals;
         d.undecided = matches!(start, Start::Undecided(_));
@@ -300,17 +321,20 @@ impl DiskBufferSrc {
         d.missing = false;
         d.chunk.clear();
         d.held.clear();
+        d.held_gap = None;
         d.begins = true;
         d.leading = Leading::default();
         d.gap = false;
         d.last_end = None;
         d.over = false;
         d.sync = position;
+        d.open = None;
         if beginning.resets {
             d.running = gst::ClockTime::ZERO;
             d.fresh = true;
         }
         d.beginning = beginning.clone();
+        d.group = company.map_or(d.group, |company| company.group);
         d.until = until;
         self.enter_state(d, state_map);
         {
@@ -330,38 +354,13 @@ impl DiskBufferSrc {
         if let Some(timeline) = self.state().timeline {
             return Ok(Some(timeline.origin));
         }
-        let origin = range::origin(&session.reader)?;
+        let company = self.state().company.clone();
+        let origin = match company {
+            Some(company) => self.common_origin(&company, &session.reader)?,
+            None => range::origin(&session.reader)?,
+        };
         self.state().timeline = origin.map(|origin| Timeline { origin });
         Ok(origin)
-    }
-
-    /// Puts the state of a place in force.
-    pub(super) fn enter_state(&self, d: &mut Delivery, state: StateMap) {
-        d.in_force.clear();
-        d.domain = None;
-        d.sets = ParameterSets::default();
-        d.caps = None;
-        d.recorded = None;
-        d.segment = None;
-        d.has_segment = false;
-        for value in state.values() {
-            self.note_state(d, value);
-        }
-        d.in_force = state;
-    }
-
-    /// What a state says to us.
-    pub(super) fn note_state(&self, d: &mut Delivery, value: &[u8]) {
-        match Content::of_event(value) {
-            Content::Domain(domain) => d.domain = Some(domain),
-            Content::Sets(sets) => d.sets = sets,
-            Content::Event(event) => match event.view() {
-                gst::EventView::Caps(e) => d.caps = Some(e.caps_owned()),
-                gst::EventView::Segment(e) => d.recorded = Some(e.segment().clone()),
-                _ => {}
-            },
-            Content::Buffer { .. } | Content::Nothing => {}
-        }
     }
 
     fn read(&self, d: &mut Delivery, session: &Session) {
@@ -380,6 +379,7 @@ impl DiskBufferSrc {
 
     fn try_read(&self, d: &mut Delivery, session: &Session) -> Result<(), StoreError> {
         let reader = &session.reader;
+        self.tell_duration(d, session);
         let limit = self.state().end.map(|end| end.sequence);
         if limit.is_some_and(|limit| d.position >= limit) {
             self.end(d, None);
@@ -387,6 +387,10 @@ impl DiskBufferSrc {
         }
         if d.position >= reader.end().sequence {
             reader.refresh()?;
+        }
+        if reader.created() != d.created {
+            self.begin_anew(d, session);
+            return Ok(());
         }
         if d.position >= reader.end().sequence {
             return self.wait_for_more(d, session, limit.is_some());
@@ -434,6 +438,7 @@ impl DiskBufferSrc {
             self.end(d, None);
             return Ok(());
         }
+        self.release_gaps(d);
         let first = {
             let mut state = self.state();
             let first = state.phase != Phase::Waiting;

@@ -133,10 +133,15 @@ impl DiskBufferSrc {
         let Some(session) = self.session() else { return Ok(()) };
         let follow = self.settings().follow;
         let reader = &session.reader;
+        let company = self.company();
         let look = || {
             reader.refresh()?;
             let end = reader.end();
-            Ok((range::origin(reader)?, end, range::tip(reader, Tip::default())?))
+            let origin = match &company {
+                Some(company) => self.common_origin(company, reader)?,
+                None => range::origin(reader)?,
+            };
+            Ok((origin, end, range::tip(reader, Tip::default())?))
         };
         let (origin, end, tip) = look().map_err(|err: StoreError| error_message(&err))?;
         let mut state = self.state();
@@ -147,6 +152,7 @@ impl DiskBufferSrc {
             end: (!follow).then_some(end),
             tip,
             next: Some(next.unwrap_or_else(Beginning::start)),
+            company,
             ..State::default()
         };
         Ok(())

@@ -1,12 +1,18 @@
 //! What the element says about itself: statistics, messages, log lines.
 
+use std::time::{Duration, Instant};
+
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::{CAT, DiskBufferSrc};
+use super::delivery::Delivery;
+use super::imp::{CAT, DiskBufferSrc, Session};
 use super::range::Clamped;
 use crate::store::{Sequence, Totals};
+
+/// Between two messages that the duration has changed.
+const BETWEEN: Duration = Duration::from_secs(1);
 
 impl DiskBufferSrc {
     /// The `stats` property.
@@ -53,6 +59,26 @@ impl DiskBufferSrc {
         let obj = self.obj();
         // Nobody listens: not an error.
         let _ = obj.post_message(gst::message::Element::builder(message.build()).src(&*obj).build());
+    }
+
+    /// Tells now and then while following that there is more; the first time there is nothing that it has changed from.
+    pub(super) fn tell_duration(&self, d: &mut Delivery, session: &Session) {
+        let end = session.reader.end().sequence;
+        match d.told {
+            _ if !d.settings.follow => {}
+            Some((at, told)) if told == end || at.elapsed() < BETWEEN => {}
+            before => {
+                d.told = Some((Instant::now(), end));
+                if before.is_some() {
+                    self.post_duration();
+                }
+            }
+        }
+    }
+
+    pub(super) fn post_duration(&self) {
+        let obj = self.obj();
+        let _ = obj.post_message(gst::message::DurationChanged::builder().src(&*obj).build());
     }
 
     /// Tells that a start or a stop lies outside of what is held.

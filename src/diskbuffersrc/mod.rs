@@ -25,7 +25,9 @@
 //! answers NO_PREROLL, and new data is delivered 20 to 50 ms after it was stored. Running time begins when the first buffer goes
 //! out. What begins further back (`start=-30s`) is played at its own pace by a sink that synchronises to the clock, so that it
 //! stays that far behind; one that does not catches up. It goes on when the writer stops and starts again, also while the store
-//! cannot be read for a while (status `away`), and ends with `stop` or when the application sends EOS.
+//! cannot be read for a while (status `away`), and ends with `stop` or when the application sends EOS. A store that was
+//! deleted and made anew, where positions begin anew, is played from its beginning, with a warning. That the
+//! duration has changed is posted once a second at most.
 //!
 //! ## Time
 //!
@@ -38,12 +40,23 @@
 //! that downstream has are not repeated. PTS and DTS stay as recorded. The segment's `time` puts the first buffer of the epoch
 //! where it was captured, its `base` lets running time go on without a jump; in a live pipeline an epoch does not begin before
 //! the current running time. Within an epoch times keep the distances of their PTS. A stored end of stream that another epoch
-//! follows ends its epoch only. Each stream counts from its own earliest record: streams of one store that are played together
-//! have to be aligned by their capture times (`add-reference-timestamp-meta`). Epochs in other formats than TIME, and buffers without timestamps, come as they were recorded:
+//! follows ends its epoch only.
+//! Epochs in other formats than TIME, and buffers without timestamps, come as they were recorded:
 //! seeks find them by capture time.
 //!
 //! The first buffer after a start, a seek or a gap is a keyframe with DISCONT and the parameter sets that it lacks; leading
 //! pictures that refer to what lies before it are left out. Missing records show as a GAP event. Buffer lists come as lists.
+//!
+//! ## Several streams of one store
+//!
+//! Sources of one pipeline with the same `location` and `follow`, as for the streams that `diskbuffersink` records ("default",
+//! "default.audio_0"), are played in time with each other: what was captured at the same moment has the same stream time and the
+//! same running time, after a start as well as after a flushing seek. Stream time counts from the earliest record that one of them
+//! has. With the same `start`, or a seek to a keyframe, all begin at their sync points at the keyframe to which it leads in the
+//! video, and running time 0 is there: nothing lies before it that a muxer would cut off, and the sound to the first picture is
+//! there. Between two runs of the writer a second passes at most. Streams that were recorded in one pipeline have the distances
+//! that they had there, others those of their capture times. They have to be in the pipeline when it goes to PAUSED; positions
+//! are those of each stream by itself, and a seek that does not flush goes on for each where it is.
 //!
 //! ## Seeks
 //!
@@ -93,6 +106,11 @@
 //! ```text
 //! gst-launch-1.0 diskbuffersrc location=/var/spool/cam1 start=2026-01-31T13:45:00Z stop=2026-01-31T13:50:00Z ! h264parse ! \
 //! mp4mux ! filesink location=five-minutes.mp4
+//! gst-launch-1.0 matroskamux name=mux ! filesink location=five-minutes.mkv \
+//! diskbuffersrc location=/var/spool/cam1 stream-name=default start=2026-01-31T13:45:00Z stop=2026-01-31T13:50:00Z ! \
+//! h264parse ! queue ! mux. \
+//! diskbuffersrc location=/var/spool/cam1 stream-name=default.audio_0 start=2026-01-31T13:45:00Z stop=2026-01-31T13:50:00Z ! \
+//! opusparse ! queue ! mux.
 //! gst-launch-1.0 -e diskbuffersrc location=/var/spool/cam1 follow=true consumer=uploader ! h264parse ! \
 //! mpegtsmux alignment=7 ! srtsink uri=srt://server:7001
 //! ```
@@ -116,6 +134,7 @@ mod seek;
 mod settings;
 mod state;
 mod timeline;
+mod together;
 mod uri;
 
 glib::wrapper! {

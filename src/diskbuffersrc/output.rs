@@ -10,15 +10,19 @@ use super::delivery::Delivery;
 use super::imp::{CAT, DiskBufferSrc, Session};
 use super::state::Until;
 use super::timeline::{self, First};
+use super::together::Moment;
 use crate::media::buffer::Facts;
 use crate::media::content::Content;
 use crate::media::{event, position, reference};
 use crate::store::domains::same_run;
 use crate::store::record::apply;
-use crate::store::{Body, Clears, Mark, Record, Sequence, Slot, Sync, Totals};
+use crate::store::{Arrival, Body, Clears, Mark, Record, Sequence, Slot, StateMap, Sync, Totals};
 
 /// In a live pipeline an epoch does not begin later than this behind the clock.
 const LATE: gst::ClockTime = gst::ClockTime::from_mseconds(200);
+
+/// Events that wait for the first buffer of their epoch.
+const MOST_HELD: usize = 64;
 
 /// A buffer on its way out.
 pub(super) struct Pending {
@@ -54,9 +58,38 @@ impl DiskBufferSrc {
             Body::Event | Body::Snapshot(_) => {}
         }
         if let Content::Event(event) = Content::of(record.body, record.payload, arrival, &mut |_| {}) {
-            self.take_event(d, event);
+            self.take_event(d, session, event, arrival);
         }
         None
+    }
+
+    /// Puts the state of a place in force.
+    pub(super) fn enter_state(&self, d: &mut Delivery, state: StateMap) {
+        d.in_force.clear();
+        d.domain = None;
+        d.sets = Default::default();
+        d.caps = None;
+        d.recorded = None;
+        d.segment = None;
+        d.has_segment = false;
+        for value in state.values() {
+            self.note_state(d, value);
+        }
+        d.in_force = state;
+    }
+
+    /// What a state says to us.
+    fn note_state(&self, d: &mut Delivery, value: &[u8]) {
+        match Content::of_event(value) {
+            Content::Domain(domain) => d.domain = Some(domain),
+            Content::Sets(sets) => d.sets = sets,
+            Content::Event(event) => match event.view() {
+                gst::EventView::Caps(e) => d.caps = Some(e.caps_owned()),
+                gst::EventView::Segment(e) => d.recorded = Some(e.segment().clone()),
+                _ => {}
+            },
+            Content::Buffer { .. } | Content::Nothing => {}
+        }
     }
 
     /// A change of what is in force; its epoch may be another one.
@@ -97,16 +130,25 @@ impl DiskBufferSrc {
     }
 
     /// An event at its place, once.
-    fn take_event(&self, d: &mut Delivery, event: gst::Event) {
+    fn take_event(&self, d: &mut Delivery, session: &Session, event: gst::Event, arrival: Arrival) {
         match event.view() {
             // What follows it is another epoch; what does not is followed by our own.
             gst::EventView::Eos(_) => {
                 gst::debug!(CAT, imp = self, "A stored end of stream ends an epoch");
                 return;
             }
-            // Nothing lies before the first buffer that a gap could follow.
-            gst::EventView::Gap(_) if !d.has_segment || d.beginning.is_key_units() => return,
-            gst::EventView::Gap(e) => d.last_end = e.get().1.map(|duration| e.get().0.saturating_add(duration)),
+            gst::EventView::Gap(_) if d.beginning.is_key_units() => return,
+            gst::EventView::Gap(e) if d.has_segment => {
+                let (at, duration) = e.get();
+                d.last_end = duration.map(|duration| at.saturating_add(duration));
+                self.note_place(d, at, duration);
+            }
+            gst::EventView::Gap(e) if d.held_gap.is_none() => {
+                let timeline = self.state().timeline;
+                let captured = timeline.zip(session.reader.arrived_at(arrival));
+                let captured = captured.map(|(timeline, utc)| timeline.stream_time(utc)).unwrap_or_default();
+                d.held_gap = Some(First { at: Some(e.get().0), captured, recorded: None });
+            }
             _ => {}
         }
         if d.has_segment {
@@ -114,11 +156,26 @@ impl DiskBufferSrc {
             self.srcpad.push_event(event);
         } else {
             d.held.push(event);
+            if d.held.len() > MOST_HELD {
+                self.release_gaps(d);
+            }
+        }
+    }
+
+    /// Gaps wait for a buffer that says where their epoch lies. None is near: then they say so, for a stream may have nothing
+    /// else for long.
+    pub(super) fn release_gaps(&self, d: &mut Delivery) {
+        if let Some(first) = d.held_gap.take()
+            && !d.has_segment
+        {
+            self.send_in_force(d, Some(first));
+            self.send_held(d);
         }
     }
 
     /// Nothing more comes of an epoch: what was held back for its first buffer goes out.
     pub(super) fn end_epoch(&self, d: &mut Delivery) {
+        self.release_gaps(d);
         if !d.held.is_empty() {
             self.send_in_force(d, None);
             self.send_held(d);
@@ -196,12 +253,12 @@ impl DiskBufferSrc {
             },
             None => gst::FormattedSegment::new(),
         };
-        let base = self.base(d);
         let at = recorded.start().unwrap_or_default();
         // Without data of its own it goes on where playing is.
         let captured = d.beginning.playing.start.or(self.state().position).unwrap_or_default();
-        let first = first.unwrap_or(First { at: Some(at), captured });
-        let segment = timeline::segment(&recorded, first, base, &d.beginning.playing);
+        let first = first.unwrap_or(First { at: Some(at), captured, recorded: None });
+        let mut segment = timeline::segment(&recorded, first, gst::ClockTime::ZERO, &d.beginning.playing);
+        segment.set_base(self.base(d, first, &segment));
         // It is exact where playing begins; later epochs are whole.
         d.beginning.playing.start = None;
         d.fresh = false;
@@ -211,13 +268,23 @@ impl DiskBufferSrc {
     }
 
     /// Where running time goes on.
-    fn base(&self, d: &Delivery) -> gst::ClockTime {
+    fn base(&self, d: &Delivery, first: First, segment: &gst::FormattedSegment<gst::ClockTime>) -> gst::ClockTime {
         let now = d.settings.follow.then(|| self.obj().current_running_time()).flatten();
-        match now {
+        let own = match now {
             // What is shown as it comes must not come too late for the clock.
             Some(now) if d.fresh || d.running + LATE < now => d.running.max(now),
             _ => d.running,
-        }
+        };
+        let timeline = self.state().timeline;
+        let (Some(lead), Some(timeline)) = (&d.beginning.lead, timeline) else { return own };
+        let (time, start) = (segment.time().unwrap_or(first.captured), segment.start());
+        let into = first.at.zip(start).map_or(0, |(at, start)| start.nseconds() as i64 - at.nseconds() as i64);
+        let at = Moment {
+            domain: d.domain,
+            recorded: first.recorded.map(|recorded| recorded.saturating_add(into)),
+            captured: timeline.utc(time),
+        };
+        lead.place(at, own, segment.rate()).max(d.running)
     }
 
     /// Whether playing is over before this buffer.
@@ -245,11 +312,17 @@ impl DiskBufferSrc {
             // Thinned, purged or damaged.
             (d.begins, d.gap) = (true, true);
         }
-        if facts.sync != Sync::None {
-            d.sync = item.sequence;
-        }
+        note_sync(d, item.sequence, facts, buffer.pts());
         let captured = self.state().timeline.map(|timeline| timeline.stream_time(item.captured.0));
-        let first = captured.map(|captured| First { at: buffer.pts().or(buffer.dts()), captured });
+        let first = captured.map(|captured| First {
+            at: buffer.pts().or(buffer.dts()),
+            captured,
+            recorded: facts.running_time,
+        });
+        if d.held_gap.take().is_some() {
+            // Nothing lies before the first buffer that a gap could follow.
+            d.held.retain(|event| event.type_() != gst::EventType::Gap);
+        }
         self.send_in_force(d, first);
         self.send_held(d);
         if std::mem::take(&mut d.begins) || key_units {
@@ -282,13 +355,25 @@ impl DiskBufferSrc {
         let Some(at) = buffer.pts().or(buffer.dts()) else { return };
         let end = at.saturating_add(buffer.duration().unwrap_or_default());
         d.last_end = d.last_end.max(Some(end));
+        self.note_place(d, at, buffer.duration());
+    }
+
+    /// Takes note of how far playing is.
+    fn note_place(&self, d: &mut Delivery, at: gst::ClockTime, duration: Option<gst::ClockTime>) {
+        let end = at.saturating_add(duration.unwrap_or_default());
         let Some(segment) = &d.segment else { return };
         let clipped = segment.stop().map_or(end, |stop| end.min(stop));
         if let Some(running) = segment.to_running_time(clipped) {
             d.running = d.running.max(running);
         }
-        if let Some(position) = segment.to_stream_time(clipped) {
-            self.state().position = Some(position);
+        let Some(position) = segment.to_stream_time(clipped) else { return };
+        let timeline = {
+            let mut state = self.state();
+            state.position = Some(position);
+            state.timeline
+        };
+        if let (Some(lead), Some(timeline)) = (&d.beginning.lead, timeline) {
+            lead.note_sent(d.domain, d.running, timeline.utc(position));
         }
     }
 
@@ -299,6 +384,19 @@ impl DiskBufferSrc {
         let mut state = self.state();
         state.lost = state.lost.plus(lost);
         state.at = Mark { sequence: item.sequence + 1, totals: item.after };
+    }
+}
+
+/// Takes note of where a resume could begin.
+fn note_sync(d: &mut Delivery, sequence: Sequence, facts: &Facts, pts: Option<gst::ClockTime>) {
+    let is_behind = |key: Option<gst::ClockTime>| !facts.leading && pts.zip(key).is_none_or(|(pts, key)| pts > key);
+    if let Some((open, _)) = d.open.take_if(|(_, key)| facts.sync != Sync::None || is_behind(*key)) {
+        d.sync = open;
+    }
+    match facts.sync {
+        Sync::Open => d.open = Some((sequence, pts)),
+        Sync::Closed => d.sync = sequence,
+        Sync::None => {}
     }
 }
 

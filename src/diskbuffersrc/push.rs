@@ -175,6 +175,9 @@ impl DiskBufferSrc {
     /// Everything that was asked for is delivered, or, with a number, the application wants the end.
     pub(super) fn end(&self, d: &mut Delivery, asked: Option<gst::Seqnum>) {
         d.chunk.clear();
+        if !d.ended {
+            self.release_gaps(d);
+        }
         d.held.clear();
         if asked.is_some() && std::mem::replace(&mut d.ended, true) {
             // It was ended before.
@@ -195,6 +198,9 @@ impl DiskBufferSrc {
         }
         gst::debug!(CAT, imp = self, "The end at {position:?}");
         d.ended = true;
+        if d.settings.follow {
+            self.post_duration();
+        }
         self.send_in_force_at_end(d);
         let seqnum = asked.unwrap_or(d.beginning.seqnum);
         self.srcpad.push_event(gst::event::Eos::builder().seqnum(seqnum).build());

@@ -82,6 +82,17 @@ pub fn origin(reader: &StreamReader) -> Result<Option<i64>, StoreError> {
     Ok(found.map(|(at, _)| at))
 }
 
+/// Capture time of the first buffer of what begins there.
+pub fn captured_from(reader: &StreamReader, start: Start) -> Result<Option<i64>, StoreError> {
+    let Start::At(from) = start else { return Ok(None) };
+    let mut found = None;
+    each(reader, from, |record| {
+        found = captured_at(reader, record);
+        found.is_some()
+    })?;
+    Ok(found.map(|(at, _)| at))
+}
+
 /// Where what is held ends, going on from what was known.
 pub fn tip(reader: &StreamReader, known: Tip) -> Result<Tip, StoreError> {
     let end = reader.end().sequence;
@@ -105,22 +116,64 @@ pub fn tip(reader: &StreamReader, known: Tip) -> Result<Tip, StoreError> {
 /// else at the sync point before.
 pub fn decodable(reader: &StreamReader, from: Sequence) -> Result<Start, StoreError> {
     let from = from.max(reader.first());
-    let mut found = None;
+    let (mut found, mut has_gaps) = (None, false);
     each(reader, from, |record| {
+        let known = found.take();
         found = match &record.body {
-            Body::Buffer(header) => Some(header.sync != Sync::None),
-            Body::State { .. } => {
-                matches!(Content::of_event(record.payload.as_ref()), Content::Domain(_)).then_some(true)
+            Body::Buffer(header) => match known {
+                _ if header.leading => Some(Found::Leading),
+                Some(Found::Open(key)) if header.sync == Sync::None && header.pts == key => known,
+                Some(_) => Some(Found::Whole),
+                None => Some(match header.sync {
+                    Sync::Closed => Found::Whole,
+                    Sync::Open => Found::Open(header.pts),
+                    Sync::None => Found::Part,
+                }),
+            },
+            Body::State { .. } => match Content::of_event(record.payload.as_ref()) {
+                Content::Domain(_) => Some(Found::Whole),
+                _ => known,
+            },
+            Body::Event => {
+                has_gaps |= is_gap(record);
+                known
             }
-            Body::Event | Body::Snapshot(_) => None,
+            Body::Snapshot(_) => known,
         };
-        found.is_some()
+        !matches!(found, None | Some(Found::Open(_)))
     })?;
     match found {
+        // There is nothing that they could be parts of.
+        None if has_gaps => Ok(Start::At(from)),
         None => Ok(Start::Undecided(from)),
-        Some(true) => Ok(Start::At(from)),
-        Some(false) => at_sync(reader, from),
+        Some(Found::Whole) => Ok(Start::At(from)),
+        Some(Found::Open(_) | Found::Leading) => before_leading(reader, from),
+        Some(Found::Part) => at_sync(reader, from),
     }
+}
+
+/// What stands at a place.
+#[derive(Debug, Clone, Copy)]
+enum Found {
+    /// What can be decoded without what lies before.
+    Whole,
+    /// An open sync point with its PTS, of which leading pictures may follow.
+    Open(Option<u64>),
+    /// A leading picture, there or behind an open sync point.
+    Leading,
+    Part,
+}
+
+/// The sync point before the one that `from` is, or is a leading picture of: from there that can be decoded.
+fn before_leading(reader: &StreamReader, from: Sequence) -> Result<Start, StoreError> {
+    let open = reader.sync_at_or_before(from)?.filter(|open| open.sequence > reader.first());
+    let before = open.map(|open| reader.sync_at_or_before(open.sequence - 1)).transpose()?.flatten();
+    before.map_or_else(|| at_sync(reader, from), |before| Ok(Start::At(before.sequence)))
+}
+
+fn is_gap(record: &Record) -> bool {
+    let content = Content::of(Body::Event, record.payload.clone(), record.arrival, &mut |_| {});
+    matches!(content, Content::Event(event) if event.type_() == gst::EventType::Gap)
 }
 
 /// The sync point at or before, else the next one, else the place itself.
@@ -138,8 +191,8 @@ pub fn start(reader: &StreamReader, place: Place, held: &Held) -> Result<(Start,
     let (first, end) = (reader.first(), reader.end().sequence);
     let latest = || at_sync(reader, end.saturating_sub(1).max(first));
     if held.origin.is_none() {
-        // Nothing is held: whatever comes is where it begins.
-        return Ok((Start::Undecided(end.max(first)), None));
+        // No buffer is held: whatever comes is where it begins.
+        return Ok((decodable(reader, first)?, None));
     }
     match place {
         Place::Earliest => Ok((decodable(reader, first)?, None)),
@@ -209,7 +262,7 @@ pub fn until(
     })
 }
 
-fn time_of(place: Place) -> i64 {
+pub fn time_of(place: Place) -> i64 {
     match place {
         Place::Time(utc) => utc,
         Place::Ago(ago) => wall_clock().saturating_sub(ago),

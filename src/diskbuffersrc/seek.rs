@@ -10,10 +10,10 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBufferSrc, Session};
-use super::range;
+use super::range::{self, Start};
 use super::state::{Beginning, Origin, Phase, State, Until};
 use super::timeline::Playing;
-use crate::store::{StoreError, SyncPoint};
+use crate::store::{StoreError, StreamReader, SyncPoint};
 
 /// How long a step that is under way may take to end after downstream was flushed.
 const FLUSH_PATIENCE: Duration = Duration::from_secs(5);
@@ -99,7 +99,7 @@ impl DiskBufferSrc {
             state.flushing = false;
             if state.phase != Phase::Idle && state.next.is_none() {
                 let seqnum = gst::Seqnum::next();
-                state.next = Some(Beginning { origin, until: None, playing, seqnum, resets });
+                state.next = Some(Beginning { origin, until: None, playing, seqnum, resets, lead: None });
             }
         });
     }
@@ -222,13 +222,18 @@ impl DiskBufferSrc {
     fn find(&self, session: &Session, wanted: &Wanted) -> Result<Option<Beginning>, StoreError> {
         let reader = &session.reader;
         reader.refresh()?;
-        let (timeline, position, at, playing) = {
+        let (timeline, position, at, playing, company) = {
             let state = self.state();
-            (state.timeline, state.position, state.at.sequence, state.playing.clone())
+            (state.timeline, state.position, state.at.sequence, state.playing.clone(), state.company.clone())
+        };
+        let company = company.or_else(|| self.company());
+        let origin = || match &company {
+            Some(company) => self.common_origin(company, reader),
+            None => range::origin(reader),
         };
         let timeline = match timeline {
             Some(timeline) => timeline,
-            None => match range::origin(reader)? {
+            None => match origin()? {
                 Some(origin) => super::timeline::Timeline { origin },
                 None => return Ok(None),
             },
@@ -240,13 +245,14 @@ impl DiskBufferSrc {
             None if at > 0 => reader.sync_at_or_before(at)?,
             None => None,
         };
+        let first = |reader: &StreamReader| reader.first_sync_from(reader.first());
         let before = match before {
             Some(point) => Some(point),
-            None => reader.first_sync_from(reader.first())?,
+            None => first(reader)?,
         };
         let Some(before) = before else { return Ok(None) };
         let key_unit = wanted.flags.contains(gst::SeekFlags::KEY_UNIT);
-        let found = if key_unit { self.snap(session, wanted.flags, before, utc)? } else { before };
+        let found = if key_unit { snap(reader, wanted.flags, before, utc)? } else { before };
         let stop = match wanted.stop {
             Stop::AsItIs => playing.stop,
             Stop::At(stop) => stop,
@@ -260,27 +266,38 @@ impl DiskBufferSrc {
         let exact = (!key_unit && !beyond).then_some(start);
         let playing = Playing { rate: wanted.rate, flags: segment_flags(wanted.flags), start: exact, stop };
         let resets = wanted.flags.contains(gst::SeekFlags::FLUSH);
-        let origin = Origin::At(found.sequence);
-        Ok(Some(Beginning { origin, until, playing, seqnum: wanted.seqnum, resets }))
+        let own = exact.is_none().then_some((reader, found));
+        let find = |reader: &StreamReader| -> Result<Option<SyncPoint>, StoreError> {
+            let before = match reader.sync_at_or_before_time(utc)? {
+                Some(point) => Some(point),
+                None => first(reader)?,
+            };
+            before.map(|before| if key_unit { snap(reader, wanted.flags, before, utc) } else { Ok(before) }).transpose()
+        };
+        let lead = match company {
+            Some(company) => self.lead_of_seek(&company, wanted.seqnum, utc, own, find)?,
+            None => None,
+        };
+        let start = Start::At(found.sequence);
+        let (Start::At(at) | Start::Undecided(at)) = match &lead {
+            Some(lead) => lead.begin(reader, start)?,
+            None => start,
+        };
+        let lead = lead.filter(|_| resets);
+        Ok(Some(Beginning { origin: Origin::At(at), until, playing, seqnum: wanted.seqnum, resets, lead }))
     }
+}
 
-    /// The sync point that the flags prefer.
-    fn snap(
-        &self,
-        session: &Session,
-        flags: gst::SeekFlags,
-        before: SyncPoint,
-        utc: i64,
-    ) -> Result<SyncPoint, StoreError> {
-        let after = flags.contains(gst::SeekFlags::SNAP_AFTER);
-        if !after || before.captured_at >= utc {
-            return Ok(before);
-        }
-        let Some(next) = session.reader.next_sync_after(before.sequence)? else { return Ok(before) };
-        let nearest = flags.contains(gst::SeekFlags::SNAP_NEAREST);
-        let back = utc.saturating_sub(before.captured_at);
-        Ok(if nearest && back <= next.captured_at.saturating_sub(utc) { before } else { next })
+/// The sync point that the flags prefer.
+fn snap(reader: &StreamReader, flags: gst::SeekFlags, before: SyncPoint, utc: i64) -> Result<SyncPoint, StoreError> {
+    let after = flags.contains(gst::SeekFlags::SNAP_AFTER);
+    if !after || before.captured_at >= utc {
+        return Ok(before);
     }
+    let Some(next) = reader.next_sync_after(before.sequence)? else { return Ok(before) };
+    let nearest = flags.contains(gst::SeekFlags::SNAP_NEAREST);
+    let back = utc.saturating_sub(before.captured_at);
+    Ok(if nearest && back <= next.captured_at.saturating_sub(utc) { before } else { next })
 }
 
 fn segment_flags(flags: gst::SeekFlags) -> gst::SegmentFlags {

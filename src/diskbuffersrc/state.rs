@@ -1,12 +1,14 @@
 //! What the threads share: the task on the source pad, those that seek, and those that ask.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::thread::ThreadId;
 
 use super::acks::Acks;
 use super::overlap::Kept;
 use super::settings::Status;
 use super::timeline::{Playing, Timeline};
+use super::together::{Company, Lead};
 use crate::store::{CursorRecord, Mark, Sequence, Totals};
 
 /// What the pipeline wants of us.
@@ -53,6 +55,8 @@ pub enum Origin {
     Properties,
     /// At this sync point.
     At(Sequence),
+    /// At the beginning of a store that was made in the place of the one that was played.
+    Anew,
 }
 
 /// A start or a seek, to be carried out by the task.
@@ -65,6 +69,8 @@ pub struct Beginning {
     pub seqnum: gst::Seqnum,
     /// Running time begins at zero.
     pub resets: bool,
+    /// As agreed with companions.
+    pub lead: Option<Arc<Lead>>,
 }
 
 impl Beginning {
@@ -85,6 +91,7 @@ impl Beginning {
             playing: Playing::default(),
             seqnum: gst::Seqnum::next(),
             resets: true,
+            lead: None,
         }
     }
 }
@@ -110,6 +117,7 @@ pub struct State {
     /// The task's.
     pub thread: Option<ThreadId>,
     pub next: Option<Beginning>,
+    pub company: Option<Arc<Company>>,
     /// Who flushes downstream for a seek: one at a time.
     pub seeker: Option<ThreadId>,
     /// The application wants the end of the stream.

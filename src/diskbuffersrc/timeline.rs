@@ -46,6 +46,8 @@ pub struct First {
     pub at: Option<gst::ClockTime>,
     /// Stream time of its capture.
     pub captured: gst::ClockTime,
+    /// Running time when it was recorded.
+    pub recorded: Option<i64>,
 }
 
 /// The segment of an epoch that was recorded with `stored`. Running time goes on at `base`.
@@ -105,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_first_buffer_has_the_stream_time_of_its_capture_and_running_time_goes_on() {
-        let first = First { at: Some(s(100)), captured: s(7) };
+        let first = First { at: Some(s(100)), captured: s(7), recorded: None };
         let segment = segment(&stored(90, None), first, s(3), &Playing::default());
         assert_eq!(segment.to_stream_time(s(100)), Some(s(7)));
         assert_eq!(segment.to_running_time(s(100)), Some(s(3)));
@@ -116,7 +118,7 @@ mod tests {
     #[test]
     fn an_exact_start_and_stop_cut_within_the_epoch() {
         let playing = Playing { rate: 2.0, start: Some(s(9)), stop: Some(s(12)), ..Playing::default() };
-        let first = First { at: Some(s(100)), captured: s(7) };
+        let first = First { at: Some(s(100)), captured: s(7), recorded: None };
         let segment = segment(&stored(0, None), first, s(0), &playing);
         assert_eq!((segment.start(), segment.stop()), (Some(s(102)), Some(s(105))));
         assert_eq!(segment.to_running_time(s(101)), None);
@@ -126,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_was_cut_off_when_it_was_recorded_stays_so() {
-        let first = First { at: Some(s(10)), captured: s(0) };
+        let first = First { at: Some(s(10)), captured: s(0), recorded: None };
         let segment = segment(&stored(12, Some(20)), first, s(5), &Playing::default());
         assert_eq!(segment.to_running_time(s(11)), None);
         assert_eq!(segment.to_running_time(s(12)), Some(s(5)));
@@ -136,7 +138,7 @@ mod tests {
 
     #[test]
     fn without_timestamps_the_recorded_segment_is_put_where_it_was_captured() {
-        let first = First { at: None, captured: s(30) };
+        let first = First { at: None, captured: s(30), recorded: None };
         let segment = segment(&stored(5, None), first, s(1), &Playing::default());
         assert_eq!((segment.start(), segment.time(), segment.base()), (Some(s(5)), Some(s(30)), Some(s(1))));
     }
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn a_stop_before_the_epoch_leaves_nothing_of_it() {
         let playing = Playing { stop: Some(s(3)), ..Playing::default() };
-        let first = First { at: Some(s(100)), captured: s(7) };
+        let first = First { at: Some(s(100)), captured: s(7), recorded: None };
         let segment = segment(&stored(0, None), first, s(0), &playing);
         assert_eq!((segment.start(), segment.stop()), (Some(s(100)), Some(s(100))));
     }

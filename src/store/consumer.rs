@@ -173,7 +173,6 @@ impl Consumer {
     /// # Errors
     ///
     /// The file cannot be removed.
-    #[cfg(test)]
     pub fn forget(self) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         lock(&shared.state).cursor = None;
@@ -264,6 +263,13 @@ impl Shared {
             store.log().work.announce();
         }
     }
+}
+
+/// Where a consumer stood when it last saved.
+pub fn position(location: &Path, stream: &str, name: &str) -> Option<CursorRecord> {
+    let file = location.join(CONSUMERS).join(file_name(stream)).join(file_name(name));
+    let record = read(&file).filter(|record| record.stream == stream && record.consumer == name);
+    record.map(|record| record.cursor)
 }
 
 /// What the file of a consumer says; nothing when it is missing or damaged.

@@ -1,7 +1,7 @@
 //! The directory of a store: made, claimed and told apart from anybody else's before the database touches anything.
 //!
 //! ```text
-//! location/FORMAT    which format this is, written first and read first
+//! location/FORMAT    which format and which store this is, written first and read first
 //! location/LOCK      locked by the process that has the store open
 //! location/HIGHWATER how far the streams had come
 //! location/aside/    what could not be used
@@ -32,6 +32,8 @@ const LOCK: &str = "LOCK";
 pub const DATABASE: &str = "db";
 /// Line with the checksum of those before.
 const CHECK: &str = "check=";
+/// Line that tells a store from one that takes its place.
+const CREATED: &str = "created=";
 const MAGIC: &str = "gst-streambuffer-store";
 
 const LOCK_POLL: Duration = Duration::from_millis(50);
@@ -44,6 +46,7 @@ pub struct Directory {
     lock: Mutex<File>,
     /// Of the file system it was found on.
     device: u64,
+    created: u64,
 }
 
 impl Directory {
@@ -62,7 +65,7 @@ impl Directory {
             return Err(error);
         }
         let mut incidents = Vec::new();
-        let lock = Self::take(path, lock_timeout, |error| {
+        let lock = Self::take(path, lock_timeout, new_creation(), |error| {
             let reason = error.reason();
             match error {
                 error if recovery == RecoveryMode::Fail => return Err(error),
@@ -79,12 +82,14 @@ impl Directory {
             Ok(())
         })?;
         let device = lock.metadata().map_or(0, |meta| meta.dev());
-        Ok((Self { path: path.to_owned(), lock: Mutex::new(lock), device }, incidents))
+        let created = creation(path);
+        Ok((Self { path: path.to_owned(), lock: Mutex::new(lock), device, created }, incidents))
     }
 
     fn take(
         path: &Path,
         lock_timeout: Duration,
+        created: u64,
         mend: impl FnOnce(StoreError) -> Result<(), StoreError>,
     ) -> Result<File, StoreError> {
         let lock = lock(path, lock_timeout)?;
@@ -94,7 +99,7 @@ impl Directory {
             Err(error) => mend(error).map(|()| true)?,
         };
         if write {
-            write_format(path).map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
+            write_format(path, created).map_err(|source| StoreError::Create { path: path.to_owned(), source })?;
         }
         // RocksDB would make it readable for everybody.
         create(&path.join(DATABASE))?;
@@ -121,9 +126,15 @@ impl Directory {
         }
         create(&self.path)?;
         check(&self.path)?;
-        let lock = Self::take(&self.path, Duration::ZERO, Err)?;
+        // Its streams go on, with their numbers.
+        let lock = Self::take(&self.path, Duration::ZERO, self.created, Err)?;
         *super::log::lock(&self.lock) = lock;
         Ok(())
+    }
+
+    /// See [`creation`].
+    pub fn created(&self) -> u64 {
+        self.created
     }
 
     pub fn path(&self) -> &Path {
@@ -260,10 +271,22 @@ fn lock(path: &Path, timeout: Duration) -> Result<File, StoreError> {
 }
 
 /// Complete or not there: written aside, synced, renamed.
-fn write_format(path: &Path) -> io::Result<()> {
+/// What tells a store from another one that is made in its place, where numbers begin anew; 0 when it does not say.
+pub fn creation(path: &Path) -> u64 {
+    let text = fs::read_to_string(path.join(FORMAT)).unwrap_or_default();
+    let created = text.lines().find_map(|line| line.strip_prefix(CREATED));
+    created.and_then(|id| u64::from_str_radix(id.trim(), 16).ok()).unwrap_or(0)
+}
+
+fn new_creation() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish() | 1
+}
+
+fn write_format(path: &Path, created: u64) -> io::Result<()> {
     let new = path.join(FORMAT_NEW);
     let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
-    let content = format!("{MAGIC}\nversion={FORMAT_VERSION}\n");
+    let content = format!("{MAGIC}\nversion={FORMAT_VERSION}\n{CREATED}{created:016x}\n");
     writeln!(file, "{content}{CHECK}{:08x}", crc32c::crc32c(content.as_bytes()))?;
     file.sync_all()?;
     fs::rename(&new, path.join(FORMAT))?;

@@ -12,9 +12,17 @@ use super::log::lock;
 /// Bits of a domain number that count the flushes within it.
 const FLUSH_BITS: u32 = 16;
 
+/// Where the session stands in a domain number.
+const SESSION_SHIFT: u32 = 40;
+
 /// The domain `domain` after as many flushes that set running time back to 0.
 pub fn flushed(domain: u64, flushes: u64) -> u64 {
     domain | (flushes & ((1 << FLUSH_BITS) - 1))
+}
+
+/// How often the store had been opened when a domain began.
+pub fn session_of(domain: u64) -> u64 {
+    domain >> SESSION_SHIFT
 }
 
 /// Whether two domains are the same but for flushes.
@@ -43,7 +51,7 @@ impl Domains {
         }
         state.groups.retain(|_, domain| domain.strong_count() > 0);
         state.count += 1;
-        let number = (session << 40) | (state.count << FLUSH_BITS);
+        let number = (session << SESSION_SHIFT) | (state.count << FLUSH_BITS);
         let domain = Arc::new(Domain { number, state: Mutex::default() });
         state.groups.insert(pipeline, Arc::downgrade(&domain));
         domain

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use super::Store;
 use super::clock::{Arrival, Clock, SystemClock};
-use super::consumer::Consumer;
+use super::consumer::{self, Consumer};
 use super::directory;
 use super::error::StoreError;
 use super::log::lock;
@@ -60,7 +60,7 @@ pub struct StreamReader {
 /// Where the stream is read from, without holding a shared store open.
 #[derive(Clone)]
 enum Link {
-    Shared { place: Weak<Place>, stream: Arc<StreamLog> },
+    Shared { place: Weak<Place>, created: u64, stream: Arc<StreamLog> },
     Secondary { replica: Arc<Replica>, stream: Arc<Followed> },
 }
 
@@ -156,6 +156,14 @@ impl StreamReader {
         }
     }
 
+    /// Which store it reads: another value when one was deleted and another one made in its place, where numbers begin anew.
+    pub fn created(&self) -> u64 {
+        match &*lock(&self.link) {
+            Link::Shared { created, .. } => *created,
+            Link::Secondary { replica, .. } => replica.created(),
+        }
+    }
+
     /// The writer has stored records that cannot be seen from here yet: it keeps no log ([`Durability::None`]).
     ///
     /// [`Durability::None`]: super::Durability::None
@@ -235,6 +243,11 @@ impl StreamReader {
         }
     }
 
+    /// When a record arrived, ns since 1970; `None` of a boot that nothing is known of.
+    pub fn arrived_at(&self, arrival: Arrival) -> Option<i64> {
+        self.held().ok()?.view().source.corrected(arrival).map(|(at, _)| at)
+    }
+
     fn seek<T>(&self, find: impl FnOnce(Seek<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let held = self.held()?;
         find(Seek { view: held.view(), first: self.first(), reference: self.options.reference })
@@ -286,6 +299,11 @@ impl StreamReader {
         Consumer::open(&self.path, &self.name, name, lease, &self.options.clock)
     }
 
+    /// Where the consumer `name` stood when it last saved, whoever holds it.
+    pub fn consumer_position(&self, name: &str) -> Option<CursorRecord> {
+        consumer::position(&self.path, &self.name, name)
+    }
+
     fn held(&self) -> Result<Held, StoreError> {
         let link = lock(&self.link).clone();
         match link.held() {
@@ -313,7 +331,7 @@ impl Link {
             let link = Arc::downgrade(&place);
             let store = Store(place);
             return match store.log().stream_list().into_iter().find(|stream| stream.name == name) {
-                Some(stream) => Ok(Link::Shared { place: link, stream }),
+                Some(stream) => Ok(Link::Shared { place: link, created: store.log().directory.created(), stream }),
                 None => missing(names(&store)),
             };
         }
@@ -326,7 +344,7 @@ impl Link {
 
     fn held(self) -> Option<Held> {
         match self {
-            Link::Shared { place, stream } => Some(Held::Shared { store: Store(place.upgrade()?), stream }),
+            Link::Shared { place, stream, .. } => Some(Held::Shared { store: Store(place.upgrade()?), stream }),
             Link::Secondary { replica, stream } => Some(Held::Secondary { replica, stream }),
         }
     }

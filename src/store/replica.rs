@@ -25,7 +25,7 @@ use once_cell::sync::Lazy;
 use rocksdb::{DB, DBRecoveryMode, Options};
 
 use super::clock::{Arrival, Clock, ClockRecord, Time};
-use super::directory::DATABASE;
+use super::directory::{self, DATABASE};
 use super::error::StoreError;
 use super::extents::{Extents, First};
 use super::files::{Marks, PrivateDirectory, allow_files, identity, logs_in, tables_in};
@@ -72,6 +72,8 @@ pub struct Replica {
     path: PathBuf,
     /// The database's directory: device and inode.
     identity: (u64, u64),
+    /// Which store it is.
+    created: u64,
     clock: Arc<dyn Clock>,
     extents: RwLock<Extents>,
     time: RwLock<Time>,
@@ -209,6 +211,7 @@ impl Replica {
 
     fn follow(path: &Path, clock: &Arc<dyn Clock>) -> Result<Arc<Self>, StoreError> {
         check_store(path)?;
+        let created = directory::creation(path);
         let database = path.join(DATABASE);
         let identity = identity(&database).map_err(|source| StoreError::Io { path: database.clone(), source })?;
         let tables = tables_in(&database);
@@ -232,6 +235,7 @@ impl Replica {
             handle: Handle::new(db),
             path: path.to_owned(),
             identity,
+            created,
             clock: clock.clone(),
             extents: RwLock::default(),
             time: RwLock::new(Time::new(clock.clone(), ClockRecord::default())),
@@ -257,6 +261,11 @@ impl Replica {
             .map_err(|source| StoreError::Io { path: path.to_owned(), source })?;
         *lock(&replica.follower) = Some(thread);
         Ok(replica)
+    }
+
+    /// See [`directory::creation`].
+    pub fn created(&self) -> u64 {
+        self.created
     }
 
     /// Another one has to be opened.
@@ -302,6 +311,11 @@ impl Replica {
                 // Who waits for the same goes by this look.
                 std::thread::sleep(left);
                 begun = Instant::now();
+            }
+            if directory::creation(&self.path) != self.created {
+                // Another store took its place, perhaps with the same inode.
+                self.stale.store(true, Ordering::Relaxed);
+                return Err(StoreError::Away { path: self.path.clone() });
             }
             seen.marks = None;
             seen.looked = Some(begun);

@@ -204,32 +204,6 @@ fn an_epoch_boundary_inside_an_outage_is_kept() {
     assert_eq!(starts.last(), Some(&25));
 }
 
-/// Pictures in coding order: an open keyframe K is followed by pictures that are shown before it.
-fn open_gop_stream() -> Vec<(u64, bool, gst::Buffer)> {
-    // (presentation, kind): K at 3 with leading 1, 2; K at 9 with leading 7, 8.
-    let order =
-        [(0, 'I'), (3, 'K'), (1, 'b'), (2, 'b'), (4, 'p'), (5, 'p'), (6, 'p'), (9, 'K'), (7, 'b'), (8, 'b'), (10, 'p')];
-    order
-        .iter()
-        .enumerate()
-        .map(|(i, (pts, kind))| {
-            let nal: &[&[u8]] = match kind {
-                'I' => &[&[0x67, 66, 0, 30, 0x80, 0x80], &[0x68, 0xC0], &[0x65, 0xB8, 0x40]],
-                // Recovery point SEI, recovery_frame_cnt 0, before an I slice.
-                'K' => &[&[6, 6, 1, 0xC4, 0x80], &[0x41, 0xB8, 0x40]],
-                _ => &[&[0x41, 0x9A, 0x40]],
-            };
-            let data: Vec<u8> = nal.iter().flat_map(|nal| [&[0, 0, 0, 1], *nal].concat()).collect();
-            let mut buffer = gst::Buffer::from_mut_slice(data);
-            let b = buffer.get_mut().unwrap();
-            b.set_pts(gst::ClockTime::from_nseconds((pts + 2) * FRAME));
-            b.set_dts(gst::ClockTime::from_nseconds(i as u64 * FRAME));
-            b.set_offset(i as u64);
-            (*pts, *kind == 'b', buffer)
-        })
-        .collect()
-}
-
 #[test]
 fn leading_pictures_of_an_open_gop_are_left_out_only_when_delivered_before() {
     let stream = open_gop_stream();

@@ -172,3 +172,29 @@ fn an_overlap_is_sent_again_at_a_start_and_counts_once() {
     rig.stop();
     assert_eq!(Player::play(dir.path(), &properties), (75..150).collect::<Vec<_>>());
 }
+
+#[test]
+fn leading_pictures_that_were_not_delivered_come_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let stream = open_gop_stream();
+    let rig = Rig::new(dir.path(), &KEPT);
+    rig.start_stream("s", &h264_caps());
+    stream.iter().for_each(|(_, _, buffer)| rig.push(buffer.clone()));
+    rig.sink.wait_buffers(stream.len());
+    let name = |cut: usize| format!("after-{cut}");
+    for cut in 1..stream.len() {
+        let properties = [("consumer", &*name(cut)), ("ack-mode", "explicit"), ("add-position-meta", "true")];
+        let player = Player::new(dir.path(), &properties);
+        player.sink.wait_eos();
+        assert_eq!(player.numbers(), (0..stream.len() as u64).collect::<Vec<_>>());
+        let acknowledged = player.sink.positions()[cut - 1];
+        assert!(player.element.emit_by_name::<bool>("acknowledge", &[&acknowledged]));
+        drop(player);
+        let again = Player::play(dir.path(), &properties);
+        assert!(
+            (cut as u64..stream.len() as u64).all(|n| again.contains(&n)),
+            "cut {cut}: something is lost: {again:?}"
+        );
+        assert!([0, 1, 7].contains(&again[0]), "cut {cut}: begins at a keyframe: {again:?}");
+    }
+}

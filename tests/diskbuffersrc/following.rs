@@ -166,3 +166,63 @@ fn frames_are_shown_as_they_come() {
     assert!(base >= least && base <= now, "{base} of {now}");
     pipeline.set_state(gst::State::Null).unwrap();
 }
+
+#[test]
+fn a_store_that_was_made_anew_is_played_from_its_beginning() {
+    // With fewer records than had been played, and with more.
+    for (count, consumer) in [(30, ""), (100, ""), (30, "a"), (100, "a")] {
+        let dir = tempfile::tempdir().unwrap();
+        let location = dir.path().join("store");
+        recorder(&location, 0..50).stop();
+        let player = Player::new(&location, &[("follow", "true"), ("consumer", consumer)]);
+        player.sink.wait_buffers(50);
+        until("it to wait", || player.status() == "waiting");
+        player.element.set_state(gst::State::Paused).unwrap();
+        std::fs::remove_dir_all(&location).unwrap();
+        let rig = recorder(&location, 0..count);
+        player.element.set_state(gst::State::Playing).unwrap();
+        player.sink.wait_buffers(50 + count as usize);
+        let patience = gst::ClockTime::from_seconds(PATIENCE.as_secs());
+        let warning = player.bus.timed_pop_filtered(patience, &[gst::MessageType::Warning]).unwrap();
+        let gst::MessageView::Warning(told) = warning.view() else { unreachable!() };
+        assert!(told.error().message().contains("made anew"), "{told:?}");
+        push(&rig, count..count + 10);
+        player.sink.wait_buffers(60 + count as usize);
+        assert_eq!(player.numbers(), (0..50).chain(0..count + 10).collect::<Vec<_>>());
+        assert_eq!(player.stat("lost"), 0);
+        assert!(player.bus.pop_filtered(&[gst::MessageType::Warning, gst::MessageType::Error]).is_none());
+        drop(player);
+        if !consumer.is_empty() {
+            let rest = Player::play(&location, &[("consumer", consumer)]);
+            assert_eq!(rest, Vec::<u64>::new(), "it stands in the new store");
+        }
+    }
+}
+
+#[test]
+fn a_duration_that_changes_is_told_now_and_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = recorder(dir.path(), 0..10);
+    let player = Player::new(dir.path(), &[("follow", "true")]);
+    player.sink.wait_buffers(10);
+    let changed = [gst::MessageType::DurationChanged];
+    let start = Instant::now();
+    let mut told = Vec::new();
+    let mut next = 10;
+    while told.len() < 2 {
+        assert!(start.elapsed() < PATIENCE, "{told:?}");
+        push(&rig, next..next + 1);
+        next += 1;
+        if player.bus.timed_pop_filtered(gst::ClockTime::from_mseconds(20), &changed).is_some() {
+            told.push(Instant::now());
+        }
+    }
+    assert!(told[1] - told[0] > Duration::from_millis(700), "{:?}", told[1] - told[0]);
+    let duration = player.element.query_duration::<gst::ClockTime>().unwrap();
+    assert!(duration >= gst::ClockTime::from_nseconds((next - 1) * FRAME), "{duration}");
+    player.sink.wait_buffers(next as usize);
+    while player.bus.timed_pop_filtered(gst::ClockTime::from_mseconds(1100), &changed).is_some() {}
+    player.element.send_event(gst::event::Eos::new());
+    player.sink.wait_eos();
+    assert!(player.bus.pop_filtered(&changed).is_some(), "the end is known");
+}

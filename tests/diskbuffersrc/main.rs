@@ -13,3 +13,4 @@ mod playing;
 mod processes;
 mod ranges;
 mod seeking;
+mod together;

@@ -171,3 +171,39 @@ fn an_empty_recording_ends_at_once() {
     let kinds: Vec<_> = player.sink.events().iter().map(|(_, e)| e.type_()).collect();
     assert_eq!(kinds, [gst::EventType::StreamStart, gst::EventType::Segment, gst::EventType::Eos]);
 }
+
+#[test]
+fn a_stream_of_gaps_alone_has_a_beginning() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::new(dir.path(), &KEPT);
+    rig.start_stream("subtitles", &gst::Caps::builder("text/x-raw").field("format", "utf8").build());
+    let gap = |second| gst::event::Gap::builder(gst::ClockTime::from_seconds(second)).duration(gst::ClockTime::SECOND);
+    (0..5).for_each(|second| assert!(rig.source.push_event(gap(second).build())));
+    let kinds = |player: &Player| player.sink.events().iter().map(|(_, event)| event.type_()).collect::<Vec<_>>();
+    use gst::EventType as T;
+    let expected = [&[T::StreamStart, T::Caps, T::Segment][..], &[T::Gap; 5]].concat();
+    let live = Player::new(dir.path(), &[("follow", "true")]);
+    live.sink.wait("the gaps", |arrived| arrived.events.iter().filter(|(_, e)| e.type_() == T::Gap).count() == 5);
+    assert_eq!(kinds(&live), expected);
+    assert_eq!(live.segments()[0].to_running_time(gst::ClockTime::ZERO).map(|_| ()), Some(()));
+    // It prerolls.
+    let pipeline = gst::Pipeline::new();
+    let source = gst::ElementFactory::make("diskbuffersrc").build().unwrap();
+    source.set_property("location", dir.path().to_str().unwrap());
+    let sink = gst::ElementFactory::make("fakesink").property("sync", true).build().unwrap();
+    pipeline.add_many([&source, &sink]).unwrap();
+    source.link(&sink).unwrap();
+    pipeline.set_state(gst::State::Paused).unwrap();
+    pipeline.state(gst::ClockTime::from_seconds(PATIENCE.as_secs())).0.unwrap();
+    pipeline.set_state(gst::State::Null).unwrap();
+    let player = Player::new(dir.path(), &[]);
+    player.sink.wait_eos();
+    assert_eq!(kinds(&player), [&expected[..], &[T::Eos]].concat());
+    // A buffer that follows says where they lie, and nothing lies before it.
+    assert!(rig.source.push(captured(frame(0, GOP, 100), utc(0))).is_ok());
+    rig.sink.wait_buffers(1);
+    let player = Player::new(dir.path(), &[]);
+    player.sink.wait_eos();
+    assert_eq!(kinds(&player), [T::StreamStart, T::Caps, T::Segment, T::Eos]);
+    assert_eq!(player.segments()[0].time(), Some(gst::ClockTime::ZERO));
+}

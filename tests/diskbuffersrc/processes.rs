@@ -157,3 +157,15 @@ fn a_killed_consumer_is_sent_its_overlap_again_which_the_writer_has_kept() {
     assert_eq!(frames.first(), Some(&50));
     assert_eq!(frames, (50..200).collect::<Vec<_>>());
 }
+
+#[test]
+fn another_process_notices_that_a_store_was_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let location = dir.path().join("store");
+    recorder(&location, 0..50).stop();
+    let mut other = Other::new(&location, "follow=true stop=2026-01-01T00:00:04Z");
+    other.wait_frames(50);
+    std::fs::remove_dir_all(&location).unwrap();
+    let _rig = recorder(&location, 0..125);
+    assert_eq!(other.end(), (0..50).chain(0..100).collect::<Vec<_>>());
+}
