@@ -1,7 +1,5 @@
 //! Queries and upstream events.
 
-use std::collections::BTreeSet;
-
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
@@ -19,46 +17,16 @@ pub fn foreign_memory(caps: &gst::CapsRef) -> Option<String> {
     })
 }
 
-/// What can be stored of what downstream takes. `asked` says that upstream has named what it can send: of that it gets what is
-/// best stored alone, as a parser leaves everything as it comes in when it may.
-pub(crate) fn storable(caps: gst::Caps, asked: bool) -> gst::Caps {
-    let caps = readable(caps);
-    whole_units_first(if asked { whole_units(caps) } else { caps })
+/// What can be stored, with what is best stored first.
+pub(crate) fn storable(caps: gst::Caps) -> gst::Caps {
+    whole_units_first(readable(caps))
 }
 
-fn is_cut_in_units(structure: &gst::StructureRef) -> bool {
-    matches!(structure.name().as_str(), "video/x-h264" | "video/x-h265")
-}
-
-/// Where one access unit a buffer can be had, nothing else is: it can be cut at a keyframe, and muxers write it so that it can
-/// be decoded.
-fn whole_units(caps: gst::Caps) -> gst::Caps {
-    let whole = |structure: &gst::StructureRef| {
-        let mut whole = structure.to_owned();
-        whole.set("alignment", "au");
-        let may = is_cut_in_units(structure) && (!structure.has_field("alignment") || structure.can_intersect(&whole));
-        may.then_some(whole)
-    };
-    let choices: BTreeSet<String> = caps.iter().filter_map(whole).map(|whole| whole.name().to_string()).collect();
-    if choices.is_empty() {
-        return caps;
-    }
-    let mut out = gst::Caps::new_empty();
-    for (structure, features) in caps.iter_with_features() {
-        let structure = match whole(structure) {
-            Some(whole) if structure.has_field("alignment") => whole,
-            None if choices.contains(structure.name().as_str()) => continue,
-            _ => structure.to_owned(),
-        };
-        out.make_mut().append_structure_full(structure, Some(features.to_owned()));
-    }
-    out
-}
-
-/// A source that takes the first of what it may send.
+/// One access unit a buffer is what can be cut at a keyframe: a parser that may choose takes what comes first.
 fn whole_units_first(caps: gst::Caps) -> gst::Caps {
     let whole = |structure: &gst::StructureRef| {
-        let is_open = is_cut_in_units(structure) && structure.get::<&str>("alignment").is_err();
+        let is_open = matches!(structure.name().as_str(), "video/x-h264" | "video/x-h265")
+            && structure.get::<&str>("alignment").is_err();
         let mut whole = structure.to_owned();
         whole.set("alignment", "au");
         let fits = is_open && (!structure.has_field("alignment") || structure.can_intersect(&whole));
@@ -97,8 +65,7 @@ impl DiskBuffer {
         match query.view_mut() {
             gst::QueryViewMut::Caps(q) => {
                 let caps = self.srcpad.peer_query_caps(q.filter_owned().as_ref());
-                let asked = q.filter().is_some();
-                q.set_result(&storable(caps, asked));
+                q.set_result(&storable(caps));
                 true
             }
             gst::QueryViewMut::AcceptCaps(q) => {
@@ -191,33 +158,13 @@ mod tests {
     fn whole_access_units_come_first() {
         gst::init().unwrap();
         let order = |text: &str| {
-            let caps = storable(text.parse().unwrap(), false);
+            let caps = storable(text.parse().unwrap());
             caps.iter().map(|s| s.get::<String>("alignment").unwrap_or_default()).collect::<Vec<_>>()
         };
         assert_eq!(order("video/x-h264, alignment={nal, au}"), ["au", ""]);
         assert_eq!(order("video/x-h265, stream-format=hvc1; video/x-h264, alignment=nal"), ["au", "", "nal"]);
         assert_eq!(order("video/x-h264, alignment=au"), ["au"]);
         assert_eq!(order("video/x-vp8"), [""]);
-        assert!(storable(gst::Caps::new_any(), false).is_any() && storable(gst::Caps::new_any(), true).is_any());
-    }
-
-    #[test]
-    fn who_can_send_whole_access_units_may_send_nothing_else() {
-        gst::init().unwrap();
-        for (sent, expected) in [
-            ("video/x-h264, parsed=true, alignment={nal, au}", "video/x-h264, parsed=true, alignment=au"),
-            ("video/x-h264, alignment=nal; video/x-h264, alignment=au", "video/x-h264, alignment=au"),
-            ("video/x-h264, alignment=nal", "video/x-h264, alignment=nal"),
-            (
-                "video/x-h264, alignment=nal; video/x-h265, alignment={au, nal}",
-                "video/x-h264, alignment=nal; video/x-h265, alignment=au",
-            ),
-            ("video/x-h264", "video/x-h264, alignment=au; video/x-h264"),
-            ("video/x-vp8", "video/x-vp8"),
-        ] {
-            let (sent, expected): (gst::Caps, gst::Caps) = (sent.parse().unwrap(), expected.parse().unwrap());
-            let offered = storable(sent, true);
-            assert!(offered.is_strictly_equal(&expected), "{offered}");
-        }
+        assert!(storable(gst::Caps::new_any()).is_any());
     }
 }

@@ -78,12 +78,21 @@ pub struct InputImp {
     sinkpad: gst::Pad,
     srcpad: gst::Pad,
     state: Mutex<State>,
+    /// There is something for the thread to do.
+    wanted: Condvar,
+    /// There is something for the others to see. Apart: two wakes less a buffer.
     changed: Condvar,
 }
 
 impl InputImp {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To everybody.
+    fn tell(&self) {
+        self.wanted.notify_all();
+        self.changed.notify_all();
     }
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -103,7 +112,9 @@ impl InputImp {
         }
         state.ended |= matches!(&item, Item::Event(event) if event.type_() == gst::EventType::Eos);
         state.slot = Slot::Offered(item);
-        self.changed.notify_all();
+        drop(state);
+        self.wanted.notify_one();
+        let mut state = self.state();
         loop {
             if let Slot::Answered(answer) = state.slot {
                 state.slot = Slot::Empty;
@@ -150,7 +161,7 @@ impl InputImp {
                     }
                     break None;
                 }
-                state = self.wait(state);
+                state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
             };
             drop(state);
             let Some(item) = item else {
@@ -250,7 +261,7 @@ impl ObjectSubclass for InputImp {
             .flags(gst::PadFlags::PROXY_CAPS | gst::PadFlags::PROXY_SCHEDULING)
             .build();
         let srcpad = gst::Pad::builder_from_template(&template("src")).flags(gst::PadFlags::PROXY_CAPS).build();
-        Self { sinkpad, srcpad, state: Mutex::default(), changed: Condvar::new() }
+        Self { sinkpad, srcpad, state: Mutex::default(), wanted: Condvar::new(), changed: Condvar::new() }
     }
 }
 
@@ -312,7 +323,7 @@ impl Input {
     /// Whoever pushes gets FLUSHING from now on.
     pub fn close(&self) {
         self.imp().state().door = Door::Closed;
-        self.imp().changed.notify_all();
+        self.imp().tell();
     }
 
     /// Sends an end of stream behind what is on its way, once; does not wait for it.
@@ -323,7 +334,7 @@ impl Input {
                 state.ending = Ending::Wanted;
             }
         }
-        self.imp().changed.notify_all();
+        self.imp().tell();
     }
 
     /// The stream is taken away from the child while others go on: it gets an end of stream, whoever pushes FLUSHING.
@@ -335,7 +346,7 @@ impl Input {
                 state.ending = Ending::Last;
             }
         }
-        self.imp().changed.notify_all();
+        self.imp().tell();
     }
 
     /// The child has had its end of stream here.

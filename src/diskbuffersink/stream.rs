@@ -68,9 +68,7 @@ impl Stream {
                     && let Some(caps) = known.lock().unwrap_or_else(PoisonError::into_inner).clone()
                     && let Some(result) = query.result_owned()
                 {
-                    let both = result.intersect_with_mode(&caps, gst::CapsIntersectMode::First);
-                    let asked = query.filter().is_some();
-                    query.set_result(&storable(both, asked));
+                    query.set_result(&storable(result.intersect_with_mode(&caps, gst::CapsIntersectMode::First)));
                 }
                 answered
             })

@@ -224,10 +224,12 @@ fn a_pad_can_be_released_while_upstream_waits_for_room() {
 #[test]
 fn a_parser_gives_whole_access_units() {
     init();
+    let nal = "capsfilter caps=video/x-h264,stream-format=byte-stream,alignment=nal";
     for (ahead, expected) in [
-        // What carries slices keeps doing so as long as it may.
-        ("capsfilter caps=video/x-h264,stream-format=byte-stream,alignment=nal ! h264parse", "au"),
-        ("capsfilter caps=video/x-h264,stream-format=byte-stream,alignment=nal", "nal"),
+        (format!("{nal} ! h264parse"), "au"),
+        (nal.to_owned(), "nal"),
+        // Another branch that takes nothing else.
+        (format!("h264parse ! tee name=tee ! queue ! {nal} ! fakesink async=false tee. ! queue"), "nal"),
     ] {
         for (sink, behind) in [("diskbuffer", "fakesink"), ("diskbuffersink", "")] {
             let temp = tempfile::tempdir().unwrap();
