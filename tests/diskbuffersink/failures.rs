@@ -103,7 +103,8 @@ fn it_starts_with_a_sink_that_cannot_be_reached_and_spools() {
     let message = station.message("diskbuffersink-error");
     assert_eq!(message.get::<gst::glib::Error>("error").unwrap().message(), "Nobody is there");
     until("all is stored", || station.stat("pending") == 50);
-    let status = || gst::glib::EnumValue::from_value(&station.bin.property_value("status")).unwrap().1.nick().to_owned();
+    let status =
+        || gst::glib::EnumValue::from_value(&station.bin.property_value("status")).unwrap().1.nick().to_owned();
     // A failure from before the run is not the run's.
     until("the next attempt has failed", || status() == "outage");
     assert_eq!(station.bin.property::<u32>("current-level-buffers"), 50);
