@@ -100,6 +100,21 @@ fn a_failure_at_the_end_does_not_cut_it_short() {
 }
 
 #[test]
+fn what_a_queue_inside_still_holds_is_waited_for() {
+    let temp = tempfile::tempdir().unwrap();
+    // Takes 1.2 s for what the queue has at once.
+    let sink = "queue max-size-time=0 ! identity sleep-time=20000 ! faultysink about=behind";
+    let station = Station::new("behind", temp.path(), sink, &["video"], &[("eos-timeout", "500000000")]).playing();
+    station.start_stream(&h264_caps());
+    for number in 0..60 {
+        station.sources[0].push(frame(number, GOP, 100)).unwrap();
+    }
+    station.eos();
+    station.wait_eos();
+    assert_complete(&station.faults.numbers(), 0..60);
+}
+
+#[test]
 fn an_end_without_data_is_an_end() {
     let temp = tempfile::tempdir().unwrap();
     let station = Station::faulty("empty", temp.path(), &[("eos-timeout", "500000000")]).playing();
