@@ -115,6 +115,23 @@ fn what_a_queue_inside_still_holds_is_waited_for() {
 }
 
 #[test]
+fn a_child_that_is_closed_may_write_what_it_holds() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = "mpegtsmux ! queue max-size-time=0 ! identity sleep-time=30000 ! faultysink about=closes";
+    let station = Station::new("closes", temp.path(), sink, &["video"], &[("eos-timeout", "500000000")]).playing();
+    station.start_stream(&h264_caps());
+    station.push(0..50);
+    // Other caps: a child of their own.
+    let mut caps = h264_caps();
+    caps.make_mut().set("width", 640);
+    assert!(station.sources[0].push_event(gst::event::Caps::new(&caps)));
+    station.push(50..60);
+    station.eos();
+    station.wait_eos();
+    assert_eq!(station.faults.tell(|told| (told.starts, told.eos)), (2, 2), "each had its end of stream");
+}
+
+#[test]
 fn an_end_without_data_is_an_end() {
     let temp = tempfile::tempdir().unwrap();
     let station = Station::faulty("empty", temp.path(), &[("eos-timeout", "500000000")]).playing();
