@@ -103,7 +103,7 @@ pub enum Phase {
     Running(Run),
     /// It has refused data: the reason may follow as a message.
     Doubting(Instance, Refusal, Instant),
-    /// Its streams were ended: its own end of stream is awaited, for so long.
+    /// Its streams were ended: its own end of stream is awaited, for so long after the latest progress.
     Closing(Instance, Option<Instant>),
     /// It has had everything and has said so.
     Finished(Instance),
@@ -148,6 +148,8 @@ pub struct Control {
     /// An instance has taken data in this run of the bin.
     pub(super) took_data: bool,
     pub(super) eos: EndOfStream,
+    /// By the child that is being closed, as of the latest look.
+    rendered: u64,
     /// Told once a run.
     pub(super) starving_told: bool,
     stopped: Option<Reply<()>>,
@@ -169,6 +171,7 @@ impl Control {
             failing_since: None,
             took_data: false,
             eos: EndOfStream::default(),
+            rendered: 0,
             starving_told: false,
             stopped: None,
         }
@@ -433,8 +436,12 @@ impl Control {
     /// What only the clock tells.
     fn look(&mut self, bin: &DiskBufferSink) {
         let now = Instant::now();
-        if let Phase::Closing(instance, _) = &self.phase {
+        if let Phase::Closing(instance, until) = &mut self.phase {
             instance.end();
+            let rendered = instance.rendered();
+            if std::mem::replace(&mut self.rendered, rendered) != rendered {
+                *until = bin.imp().eos_timeout().map(|timeout| now + timeout);
+            }
         }
         match &self.phase {
             Phase::Doubting(_, refusal, until) if now >= *until => {

@@ -218,6 +218,18 @@ impl Instance {
         self.inputs.iter().map(|(_, input)| input.taken()).sum()
     }
 
+    /// Buffers that sinks inside are through with, as far as they tell: what an element between has accepted comes out later.
+    pub fn rendered(&self) -> u64 {
+        let elements = description::elements(self.shell.upcast_ref());
+        let sinks = elements.iter().filter(|element| element.is::<gst_base::BaseSink>());
+        let tells = |sink: &&gst::Element| {
+            sink.find_property("stats").is_some_and(|property| property.value_type() == gst::Structure::static_type())
+        };
+        let rendered =
+            |sink: &gst::Element| sink.property::<Option<gst::Structure>>("stats")?.get::<u64>("rendered").ok();
+        sinks.filter(tells).filter_map(rendered).sum()
+    }
+
     /// For sinks that synchronise. An event too waits for the state lock of the element that it is sent to.
     pub fn set_latency(&self, latency: gst::ClockTime) {
         let _ = self.work.send(Work::Latency(latency));

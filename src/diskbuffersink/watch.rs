@@ -7,6 +7,7 @@ use gst::subclass::prelude::*;
 
 use super::control::{Control, Phase, Run};
 use super::failure::Failure;
+use super::instance::Instance;
 use super::stream::Stream;
 use super::{CAT, DiskBufferSink};
 
@@ -33,6 +34,7 @@ pub struct EndOfStream {
 #[derive(Debug)]
 struct Waiting {
     moved: Instant,
+    /// And rendered, by then.
     accepted: u64,
 }
 
@@ -123,7 +125,9 @@ impl Control {
         if !all_ended {
             return;
         }
-        let accepted = bin.imp().accepted();
+        // A queue inside has all of it at once.
+        let rendered = self.instance().map_or(0, Instance::rendered);
+        let accepted = bin.imp().accepted() + rendered;
         let waiting = self.eos.waiting.get_or_insert_with(|| Waiting { moved: Instant::now(), accepted });
         if accepted != waiting.accepted {
             *waiting = Waiting { moved: Instant::now(), accepted };

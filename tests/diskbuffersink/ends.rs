@@ -100,6 +100,38 @@ fn a_failure_at_the_end_does_not_cut_it_short() {
 }
 
 #[test]
+fn what_a_queue_inside_still_holds_is_waited_for() {
+    let temp = tempfile::tempdir().unwrap();
+    // Takes 1.2 s for what the queue has at once.
+    let sink = "queue max-size-time=0 ! identity sleep-time=20000 ! faultysink about=behind";
+    let station = Station::new("behind", temp.path(), sink, &["video"], &[("eos-timeout", "500000000")]).playing();
+    station.start_stream(&h264_caps());
+    for number in 0..60 {
+        station.sources[0].push(frame(number, GOP, 100)).unwrap();
+    }
+    station.eos();
+    station.wait_eos();
+    assert_complete(&station.faults.numbers(), 0..60);
+}
+
+#[test]
+fn a_child_that_is_closed_may_write_what_it_holds() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = "mpegtsmux ! queue max-size-time=0 ! identity sleep-time=30000 ! faultysink about=closes";
+    let station = Station::new("closes", temp.path(), sink, &["video"], &[("eos-timeout", "500000000")]).playing();
+    station.start_stream(&h264_caps());
+    station.push(0..50);
+    // Other caps: a child of their own.
+    let mut caps = h264_caps();
+    caps.make_mut().set("width", 640);
+    assert!(station.sources[0].push_event(gst::event::Caps::new(&caps)));
+    station.push(50..60);
+    station.eos();
+    station.wait_eos();
+    assert_eq!(station.faults.tell(|told| (told.starts, told.eos)), (2, 2), "each had its end of stream");
+}
+
+#[test]
 fn an_end_without_data_is_an_end() {
     let temp = tempfile::tempdir().unwrap();
     let station = Station::faulty("empty", temp.path(), &[("eos-timeout", "500000000")]).playing();
