@@ -145,6 +145,8 @@ pub struct Control {
     pub(super) failures: u32,
     /// The first of them.
     pub(super) failing_since: Option<Instant>,
+    /// The latest of which a warning told.
+    pub(super) warned_of: Option<String>,
     /// An instance has taken data in this run of the bin.
     pub(super) took_data: bool,
     pub(super) eos: EndOfStream,
@@ -169,6 +171,7 @@ impl Control {
             started: Instant::now(),
             failures: 0,
             failing_since: None,
+            warned_of: None,
             took_data: false,
             eos: EndOfStream::default(),
             rendered: 0,
@@ -313,7 +316,7 @@ impl Control {
         self.target = gst::State::Paused;
         self.open = false;
         self.stopped = None;
-        (self.failures, self.failing_since) = (0, None);
+        (self.failures, self.failing_since, self.warned_of) = (0, None, None);
         self.took_data = false;
         self.starving_told = false;
         self.eos = EndOfStream::default();

@@ -55,9 +55,12 @@
 //!
 //! | message | fields |
 //! |---|---|
-//! | `diskbuffersink-error` | `error` (GError), `debug`, `source` (path of the element) strings, `failures` uint in a row, `retry-in` uint64 in ns (the largest value: never) |
+//! | `diskbuffersink-error` | `error` (GError), `reason` (its text), `debug`, `source` (path of the element) strings, `failures` uint in a row, `retry-in` uint64 in ns (the largest value: never) |
 //! | `diskbuffersink-restarted` | `restarts` uint in all, `after` uint64: ns since the first of the failures |
 //! | `diskbuffersink-eos-timeout` | |
+//!
+//! The first failure of an outage is a WARNING too, with the child's error in it, and so is any other reason that follows; the end of
+//! the outage is an INFO: gst-launch-1.0 prints both.
 //!
 //! Each also has `level-buffers`, `level-bytes`, `level-time`: what waits. Those of `diskbuffer` come from the elements inside. Errors,
 //! ends of stream, clocks, latency and preroll of the child do not reach the pipeline; its other messages do.

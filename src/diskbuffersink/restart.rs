@@ -36,6 +36,26 @@ impl Control {
         );
         self.put_down(bin, &failure, Next::Wait(pause));
         self.tell_failure(bin, &failure, Some(pause));
+        self.warn_once(bin, &failure);
+    }
+
+    /// Who runs gst-launch-1.0 sees warnings only: one for each outage, and for each other reason during it.
+    fn warn_once(&mut self, bin: &DiskBufferSink, failure: &Failure) {
+        let text = failure.text();
+        if self.warned_of.as_ref() == Some(&text) {
+            return;
+        }
+        gst::element_warning!(
+            bin,
+            gst::ResourceError::Failed,
+            ("The sink has failed; data is kept on the disk and the sink is restarted until it works: {text}"),
+            [
+                "{}: {}",
+                failure.source.as_deref().unwrap_or("no element"),
+                failure.debug.as_deref().unwrap_or("no details")
+            ]
+        );
+        self.warned_of = Some(text);
     }
 
     /// No attempt follows: the application has to hear of it.
@@ -53,6 +73,7 @@ impl Control {
         let retry_in = retry_in.map_or(u64::MAX, |pause| pause.as_nanos() as u64);
         bin.imp().tell("diskbuffersink-error", |b| {
             b.field("error", failure.error.clone())
+                .field("reason", failure.text())
                 .field("debug", failure.debug.clone().unwrap_or_default())
                 .field("source", failure.source.clone().unwrap_or_default())
                 .field("failures", self.failures)

@@ -6,7 +6,6 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::CAT;
 use super::imp::DiskBufferSink;
 use super::stream::Stream;
 use crate::diskbuffer::settings::Status;
@@ -158,7 +157,12 @@ impl DiskBufferSink {
 
     pub(super) fn tell_restarted(&self, after: Duration) {
         let restarts = self.counters().restarts;
-        gst::info!(CAT, imp = self, "The sink takes data again after {:.1} s", after.as_secs_f64());
+        let buffers = self.level::<u32>("current-level-buffers");
+        gst::element_imp_info!(
+            self,
+            gst::ResourceError::Failed,
+            ("The sink takes data again after {:.1} s; {buffers} buffers wait", after.as_secs_f64())
+        );
         self.tell("diskbuffersink-restarted", |b| {
             b.field("restarts", restarts).field("after", after.as_nanos() as u64)
         });

@@ -82,6 +82,7 @@ impl Control {
             run.trusted = true;
             self.took_data = true;
             self.failures = 0;
+            self.warned_of = None;
             if let Some(since) = self.failing_since.take() {
                 bin.imp().tell_restarted(since.elapsed());
             }

@@ -1,5 +1,7 @@
 //! The sink fails: it is restarted, every buffer arrives, and the pipeline does not notice.
 
+use std::sync::{Arc, Mutex};
+
 use gst::prelude::*;
 
 use crate::common::*;
@@ -112,6 +114,38 @@ fn it_starts_with_a_sink_that_cannot_be_reached_and_spools() {
     station.message("diskbuffersink-restarted");
     station.faults.wait_for(0..50);
     assert_complete(&station.faults.numbers(), 0..50);
+}
+
+#[test]
+fn who_reads_warnings_only_is_told_of_an_outage_once_and_of_its_end() {
+    let temp = tempfile::tempdir().unwrap();
+    let station = Station::faulty("told", temp.path(), &[]);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let heard = told.clone();
+    station.bus.enable_sync_message_emission();
+    station.bus.connect_sync_message(None, move |_, message| {
+        let text = match message.view() {
+            gst::MessageView::Warning(warning) => warning.error().message().to_owned(),
+            gst::MessageView::Info(info) => info.error().message().to_owned(),
+            _ => return,
+        };
+        heard.lock().unwrap().push(text);
+    });
+    station.faults.tell(|told| told.unreachable = true);
+    station.play();
+    station.start_stream(&h264_caps());
+    station.push(0..20);
+    for failures in 1..=3u32 {
+        let message = station.message("diskbuffersink-error");
+        assert_eq!(message.get::<u32>("failures").unwrap(), failures);
+        assert_eq!(message.get::<&str>("reason").unwrap(), "Nobody is there");
+    }
+    station.faults.tell(|told| told.unreachable = false);
+    station.message("diskbuffersink-restarted");
+    let told = told.lock().unwrap();
+    let [failed, back] = &told[..] else { panic!("{told:?}") };
+    assert!(failed.ends_with("restarted until it works: Nobody is there"), "{failed}");
+    assert!(back.starts_with("The sink takes data again after"), "{back}");
 }
 
 #[test]
