@@ -114,18 +114,19 @@ impl DiskBuffer {
                 return None;
             }
         };
-        let (dropped, rejected) = {
+        let (from, (dropped, rejected)) = {
             let mut state = self.settled_state();
             // Delivery may have come further meanwhile.
             if to.sequence <= state.cursor.position || session.stream.cuts() != cuts {
                 return Some(true);
             }
+            let from = state.cursor.position;
             let dropped = state.drop_until(&session.stream, to, Cause::Dropped);
             session.stream.set_cursor(state.cursor);
-            dropped
+            (from, dropped)
         };
         self.item_add.notify_one();
-        self.tell_dropped(reason.reason(), cursor.position, to.sequence - 1, with(dropped, rejected));
+        self.tell_dropped(reason.reason(), from, to.sequence - 1, with(dropped, rejected));
         if kept {
             self.others_drop(session, to.sequence);
         }
