@@ -159,6 +159,10 @@ impl Drift {
         self.jitter += (above - self.jitter) / self.count.min(300.0);
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.origin.is_none()
+    }
+
     /// Least arrival minus stamp at this stamp; 0 before the first sample.
     pub fn offset_at(&self, stamp: Ns) -> Ns {
         let Some((stamp0, arrival0)) = self.origin else { return Ns::ZERO };

@@ -1,7 +1,7 @@
 //! Gives stamps to frames that lack them, and says that it did.
 //!
 //! - [`Filler`]: PTS from DTS and DTS from PTS, in decode order. The distance of PTS from DTS repeats with the GOP structure:
-//!   what followed the same last three distances before, follows again; failing that, the lowest free place at or above DTS.
+//!   what followed the longest like stretch of distances before, follows again; failing that, the lowest free place at or above DTS.
 //!   A missing DTS follows the last one by a cadence, never above its PTS, never below the last DTS. A stream that has
 //!   never carried DTS gets none.
 //! - [`Coarse`]: stamps of so large a unit that many frames share one (whole seconds): order and cadence spread them over
@@ -10,7 +10,8 @@
 use super::time::Ns;
 
 const HISTORY: usize = 64;
-const CONTEXT: usize = 3;
+/// How far back stretches are compared: two GOPs of the usual structures.
+const CONTEXT: usize = 24;
 
 /// Which stamps were made up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -78,12 +79,14 @@ impl Filler {
         let at = |distance: i64| dts + Ns(cadence.0.saturating_mul(distance));
         let free = |pts: Ns| !self.taken.iter().any(|taken| (*taken - pts).abs() < Ns((cadence.0 / 2).max(1)));
         let history = &self.distances[..self.len];
-        if self.len > CONTEXT {
-            let context = &history[self.len - CONTEXT..];
-            let follows = (CONTEXT..self.len).rev().find(|i| history[i - CONTEXT..*i] == *context);
-            if let Some(pts) = follows.map(|i| at(history[i].into())).filter(|pts| free(*pts)) {
-                return pts;
-            }
+        // What followed the longest stretch that is like the last one, the newest of equal ones.
+        let alike = |end: usize| {
+            let pairs = history[..end].iter().rev().zip(history.iter().rev());
+            pairs.take(CONTEXT).take_while(|(then, now)| then == now).count()
+        };
+        let follows = (1..self.len).max_by_key(|end| alike(*end)).filter(|end| alike(*end) >= 3);
+        if let Some(pts) = follows.map(|end| at(history[end].into())).filter(|pts| free(*pts)) {
+            return pts;
         }
         let least = history.iter().copied().min().unwrap_or(0).into();
         (least..least + 17).map(at).find(|pts| free(*pts)).unwrap_or(at(least))
@@ -124,6 +127,11 @@ impl Coarse {
     /// Frames share ticks of this length.
     pub fn new(tick: Ns) -> Self {
         Self { tick: tick.max(Ns(1)), last: None, counted: None, cadence: None }
+    }
+
+    /// Whether a tick has been seen to begin: before that nobody knows where in the first one its frames lie.
+    pub fn is_settled(&self) -> bool {
+        self.counted.is_some()
     }
 
     /// A stamp within its tick, above the one before. `cadence` of arrivals serves until ticks have been counted.

@@ -97,6 +97,16 @@ enum Key {
     Pts { with_dts: u32 },
 }
 
+const FILLED_PTS: Filled = Filled { pts: true, dts: false };
+
+/// How the stamp that a buffer is judged by gets to the common timeline.
+struct Way {
+    key: Ns,
+    arrival: Ns,
+    /// Begins an epoch.
+    anew: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct Line {
     config: LineConfig,
@@ -155,6 +165,7 @@ impl Line {
         let ticks = self.unwrapper.unwrap(raw, Some(arrival));
         let spread = self.arrivals.median();
         let mut time = self.config.format.time(ticks);
+        let mut begins = false;
         // The other stamp lies beside this one.
         let other = |unwrapper: &Unwrapper, stamp: Option<u64>| {
             let mut near = unwrapper.clone();
@@ -164,7 +175,17 @@ impl Line {
         let pts_apart = other(&self.unwrapper, stamped.pts);
         let dts_apart = other(&self.unwrapper, stamped.dts);
         if let Some(coarse) = &mut self.coarse {
+            let before = coarse.is_settled();
             time = coarse.push(time, (spread > 0).then_some(Ns(spread)));
+            if !coarse.is_settled() {
+                self.unwrapper.accept(ticks, Some(arrival));
+                let key = self.rising(time - self.shift);
+                return self.place(Way { key, arrival, anew: false }, key, None, Verdict::Ok, FILLED_PTS);
+            }
+            if !before {
+                self.classifier.switch(Order::Rising);
+                begins = true;
+            }
         }
 
         let stamp = time - self.shift;
@@ -189,7 +210,9 @@ impl Line {
         let key = self.settle(stamp, verdict, expected, passed);
         self.notice_reordering(verdict);
 
-        let near = |apart: &Ns| key.1 && apart.abs() <= Ns::from_secs(10);
+        let cadence = self.classifier.cadence().unwrap_or(Ns(1));
+        let farthest = Ns::from_secs(10).max(Ns(cadence.0.saturating_mul(32)));
+        let near = |apart: &Ns| key.1 && apart.abs() <= farthest;
         let pts = pts_apart.filter(near).map(|apart| key.0 + apart);
         let dts = dts_apart.filter(near).map(|apart| key.0 + apart);
         let (pts, dts) = match self.key {
@@ -197,14 +220,14 @@ impl Line {
             _ => (Some(key.0), dts),
         };
         let missing = if let Verdict::Gap { missing } = verdict { missing } else { 0 };
-        let cadence = self.classifier.cadence().unwrap_or(Ns(1));
         let (pts, dts, mut filled) =
             self.filler.push(pts, dts, cadence, missing).unwrap_or((key.0, None, Filled::default()));
         if !key.1 {
             filled = Filled { pts: true, dts: dts.is_some() };
         }
         filled.pts |= self.coarse.is_some();
-        self.place(key.0, pts, dts, verdict, filled, matches!(verdict, Verdict::Jump { .. }))
+        let anew = begins || matches!(verdict, Verdict::Jump { .. });
+        self.place(Way { key: key.0, arrival, anew }, pts, dts, verdict, filled)
     }
 
     pub fn estimate(&self) -> Option<Estimate> {
@@ -230,10 +253,7 @@ impl Line {
 
     /// The stamp to go on with, and whether it is the buffer's own.
     fn settle(&self, stamp: Ns, verdict: Verdict, expected: Option<Ns>, passed: Ns) -> (Ns, bool) {
-        let rising = |stamp: Ns| match self.last_key {
-            Some(last) if self.is_rising() => stamp.max(last),
-            _ => stamp,
-        };
+        let rising = |stamp| self.rising(stamp);
         match (verdict, self.config.policy) {
             (_, Policy::Pass) => (stamp, true),
             (Verdict::Ok | Verdict::Gap { .. } | Verdict::Jump { .. }, _) => (rising(stamp), true),
@@ -245,6 +265,14 @@ impl Line {
                 (last + if self.config.live { passed.max(Ns::ZERO) } else { cadence }, false)
             }
             _ => (rising(expected.unwrap_or(stamp)), false),
+        }
+    }
+
+    /// Never below the last one, where stamps rise.
+    fn rising(&self, stamp: Ns) -> Ns {
+        match self.last_key {
+            Some(last) if self.is_rising() => stamp.max(last),
+            _ => stamp,
         }
     }
 
@@ -274,7 +302,7 @@ impl Line {
         self.classifier.skip();
         let (pts, dts, filled) =
             self.filler.push(None, Some(dts), cadence, 0).unwrap_or((dts, None, Filled { pts: true, dts: false }));
-        self.place(pts, pts, dts, Verdict::Ok, filled, false)
+        self.place(Way { key: pts, arrival, anew: false }, pts, dts, Verdict::Ok, filled)
     }
 
     fn choose_key(&mut self, stamped: Stamped) {
@@ -316,13 +344,15 @@ impl Line {
             _ => self.filler.push(Some(key), None, cadence, 0).map_or((key, None), |(pts, dts, _)| (pts, dts)),
         };
         let filled = Filled { dts: dts.is_some(), ..filled };
-        self.place(key, pts, dts, Verdict::Ok, filled, false)
+        self.place(Way { key, arrival, anew: false }, pts, dts, Verdict::Ok, filled)
     }
 
-    fn place(&mut self, key: Ns, pts: Ns, dts: Option<Ns>, verdict: Verdict, filled: Filled, anew: bool) -> Placed {
+    fn place(&mut self, way: Way, pts: Ns, dts: Option<Ns>, verdict: Verdict, filled: Filled) -> Placed {
+        let Way { key, arrival, anew } = way;
         self.last_key = Some(key);
         let target = match self.config.format.epoch {
             _ if !self.config.live => Ns::ZERO,
+            Epoch::StreamStart if self.drift.is_empty() => arrival - key,
             Epoch::StreamStart => self.drift.offset_at(key),
             _ => self.drift.lost_at(key),
         };

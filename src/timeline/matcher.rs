@@ -198,7 +198,8 @@ pub struct Matcher<T> {
     config: MatcherConfig,
     streams: Vec<Stream<T>>,
     next_id: u64,
-    tick: Option<i64>,
+    /// The last tick of the clock that had its turn.
+    tick: Option<i128>,
     /// Sets of one frame in a row while several streams ran.
     alone: u32,
 }
@@ -318,7 +319,8 @@ impl<T: Clone> Matcher<T> {
         frame.into_iter().chain(silent.filter(|_| self.oldest().is_some())).min()
     }
 
-    /// The next set, if there is one by now; `set` is overwritten. Call until it says no.
+    /// The next set, if there is one by now; call until it says no. `set` is overwritten, and even without a set its
+    /// `skipped` holds what was passed over.
     pub fn pop(&mut self, now: Ns, set: &mut Set<T>) -> bool {
         set.members.clear();
         set.skipped.clear();
@@ -329,13 +331,16 @@ impl<T: Clone> Matcher<T> {
                 }
             }
         }
-        loop {
+        // Each time round, at least a frame goes, or a tick.
+        let most: usize = self.streams.iter().map(|stream| stream.waiting.len()).sum();
+        for _ in 0..2 * most + 2 {
             match self.step(now, set) {
                 Step::Wait => return false,
                 Step::Set => return true,
                 Step::Again => {}
             }
         }
+        false
     }
 
     fn step(&mut self, now: Ns, set: &mut Set<T>) -> Step {
@@ -375,7 +380,7 @@ impl<T: Clone> Matcher<T> {
             Reference::None => {
                 let latest = self.ones().filter_map(Stream::head).max()?;
                 let oldest = self.ones().filter_map(Stream::head).min()?;
-                let most = self.config.max_interval;
+                let most = self.interval();
                 // An empty one may still give the latest first frame.
                 let far = most.map_or(Ns::MAX, |most| latest + most);
                 let open = |stream: &Stream<T>| stream.waiting.is_empty() && stream.next().is_some_and(|next| next <= far);
@@ -390,12 +395,12 @@ impl<T: Clone> Matcher<T> {
     }
 
     fn next_tick(&self, period: Ns, phase: Ns) -> Option<Ns> {
-        let period = period.0.max(1);
+        let period = i128::from(period.0.max(1));
         let first = self.streams.iter().filter_map(Stream::head).min()?;
-        let at = |tick: i64| Ns(tick.saturating_mul(period)) + phase;
+        let at = |tick: i128| Ns::from_i128(tick.saturating_mul(period) + i128::from(phase.0));
         // Where streams begin, or go on after a pause: the tick nearest to the first frame.
-        let least = (first - phase + Ns(period / 2)).0.div_euclid(period);
-        let tick = self.tick.map_or(least, |last| last.saturating_add(1).max(least));
+        let least = (i128::from(first.0) - i128::from(phase.0) + period / 2).div_euclid(period);
+        let tick = self.tick.map_or(least, |last| (last + 1).max(least));
         Some(at(tick))
     }
 
@@ -413,7 +418,7 @@ impl<T: Clone> Matcher<T> {
             Reference::Clock { period, .. } => Some(Ns(period.0.max(1) / 2)),
             _ => None,
         };
-        self.config.max_interval.or(ticks)
+        self.config.max_interval.or(ticks).map(|most| most.max(Ns::ZERO))
     }
 
     /// The frames of a stream around the pivot: the last at or below, the first above. With `hoped`, also the best that may come.
@@ -490,11 +495,12 @@ impl<T: Clone> Matcher<T> {
             if self.streams[i].state == State::Removed || self.streams[i].join != Join::One {
                 continue;
             }
-            let taken = if out { self.taken(i, choice, by_reference) } else { None };
+            let taken = self.taken(i, choice, by_reference);
             self.take(i, taken, pivot, out, set);
         }
         if let Reference::Clock { period, phase } = self.config.reference {
-            self.tick = Some((pivot - phase).0.div_euclid(period.0.max(1)));
+            let since = i128::from(pivot.0) - i128::from(phase.0);
+            self.tick = Some(since.div_euclid(period.0.max(1).into()));
         }
         if !out {
             return Step::Again;
@@ -519,6 +525,7 @@ impl<T: Clone> Matcher<T> {
 
     /// Which frame of a stream the choice takes.
     fn taken(&self, stream: usize, choice: Choice, by_reference: bool) -> Option<Ns> {
+        let waiting = &self.streams[stream].waiting;
         let around = self.around(&self.streams[stream], choice.pivot, false);
         if by_reference {
             return match self.config.reference {
@@ -526,8 +533,10 @@ impl<T: Clone> Matcher<T> {
                 _ => nearest(around, choice.pivot),
             };
         }
+        // Of several within the span the first, so that what comes later changes nothing.
+        let first = waiting.get(waiting.partition_point(|(stamp, _)| *stamp < choice.bound)).map(|(stamp, _)| *stamp);
         match around {
-            (Some(below), _) if below >= choice.bound => Some(below),
+            (Some(below), _) if below >= choice.bound => first,
             (_, Some(above)) => Some(above),
             (below, None) => below,
         }
@@ -535,7 +544,7 @@ impl<T: Clone> Matcher<T> {
 
     /// Moves the frame into the set, and those before it among the skipped.
     fn take(&mut self, i: usize, taken: Option<Ns>, pivot: Ns, out: bool, set: &mut Set<T>) {
-        let most = self.interval().unwrap_or(Ns::ZERO);
+        let most = self.interval().unwrap_or(Ns::MAX);
         // What is passed over: with a reference, what cannot be in the next set either.
         let passed = match self.config.reference {
             Reference::Stream(reference) if reference != i => pivot - most,
@@ -549,7 +558,7 @@ impl<T: Clone> Matcher<T> {
             count -= 1;
             let Some((stamp, frame)) = stream.waiting.pop_front() else { break };
             let member = Member { stream: i, stamp, frame, again: false };
-            if taken.is_some() && count == 0 { set.members.push(member) } else { set.skipped.push(member) }
+            if out && taken.is_some() && count == 0 { set.members.push(member) } else { set.skipped.push(member) }
         }
         if out {
             // What comes now for this moment is too late.

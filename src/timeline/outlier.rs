@@ -99,6 +99,10 @@ impl Classifier {
         };
         match verdict {
             Verdict::Ok | Verdict::Gap { .. } => self.accept(stamp, arrival, offset),
+            // Late enough to have a place of its own.
+            Verdict::Duplicate if self.live && passed.0 > self.cadence().map_or(i64::MAX, |cadence| cadence.0 / 2) => {
+                self.skip();
+            }
             Verdict::Duplicate => {}
             _ => return self.doubt(verdict, stamp, arrival, offset),
         }
@@ -181,6 +185,7 @@ impl Classifier {
         let ahead = if self.live { passed + passed + Ns::SECOND } else { Ns::from_secs(10) };
         match step {
             Ns::ZERO => Verdict::Duplicate,
+            step if step < Ns::ZERO - Ns::SECOND => Verdict::Outlier,
             step if step < Ns::ZERO - window => Verdict::Backwards,
             step if step > ahead => Verdict::Outlier,
             _ => Verdict::Ok,

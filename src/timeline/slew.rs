@@ -73,6 +73,8 @@ mod tests {
     use super::*;
 
     proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn higher_stamps_come_out_higher_and_no_faster_than_allowed(
             steps in prop::collection::vec((0i64..100_000_000, -50_000_000i64..50_000_000), 1..200),
