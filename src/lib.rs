@@ -2,7 +2,8 @@
 //!
 //! The library is a GStreamer plugin first: `GST_PLUGIN_PATH` and an element name are all that most users need. Rust
 //! applications can link it and call [`plugin_register_static`]. Elements stand above pure layers: `diskbuffer` over `media`
-//! (GStreamer to records and back) over `store` (the log on disk, without GStreamer).
+//! (GStreamer to records and back) over `store` (the log on disk, without GStreamer); `timeline`
+//! (stamps, clocks and sets, without GStreamer) stands beside them.
 #![allow(clippy::non_send_fields_in_send_ty)]
 
 use gst::glib;
@@ -13,6 +14,8 @@ mod diskbuffer;
 mod fuzz;
 mod media;
 mod store;
+#[allow(dead_code)]
+mod timeline;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();

@@ -136,7 +136,8 @@ fn check(format: Format, samples: &[(u64, Ns)]) -> Option<Format> {
         // Two will do for what is the size of seconds since 1970.
         let found = with_epoch(format, highest);
         let fewest = if found.epoch.is_shared() { 2 } else { 3 };
-        let plausible = changes >= fewest && steps == changes as i128 - 1 && frames >= 4 * steps && fits(format, first, last, 1.1);
+        let plausible =
+            changes >= fewest && steps == changes as i128 - 1 && frames >= 4 * steps && fits(format, first, last, 1.1);
         return (plausible && span >= SPAN).then_some(found);
     }
     if changes < CHANGES || last.1 - first.1 < SPAN {
@@ -147,7 +148,9 @@ fn check(format: Format, samples: &[(u64, Ns)]) -> Option<Format> {
         return None;
     }
     let halves = fits(format, first, middle, TOLERANCE) && fits(format, middle, last, TOLERANCE);
-    (halves && fits(format, first, last, TOLERANCE)).then(|| with_epoch(format, highest)).filter(|found| !large || found.epoch.is_shared())
+    (halves && fits(format, first, last, TOLERANCE))
+        .then(|| with_epoch(format, highest))
+        .filter(|found| !large || found.epoch.is_shared())
 }
 
 /// Whether from one to the other stamps grew as arrival did.

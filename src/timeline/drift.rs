@@ -8,7 +8,7 @@
 //! Through the minima goes a Theil-Sen line (the median of the slopes of all pairs: nearly a third of the blocks may be
 //! wrong), through those of one, two or four neighbours, whichever agree best. Where noise has two sides, as when stamps
 //! themselves are noisy (the mean lies midway between least and most), minima know less than means, and a Huber line goes
-//! through the means instead. The offset is always the lower envelope. The confidence is half of the width of the
+//! through the means instead. The offset is the lower envelope, or that line. The confidence is half of the width of the
 //! interval that holds the truth in 95 of 100 cases: from the ranks of the slopes (Sen), or from the residuals of the
 //! means. It is stated for noise that has no memory from block to block.
 //!
@@ -36,9 +36,9 @@ pub struct Estimate {
     pub ppm: f64,
     /// The truth is that near to `ppm` in 95 of 100 cases.
     pub confidence_ppm: f64,
-    /// Least arrival minus stamp, at the newest stamp.
+    /// Least arrival minus stamp (the usual one, if noise has two sides), at the newest stamp.
     pub offset: Ns,
-    /// Mean time by which arrivals lie above the least, over about ten seconds.
+    /// Mean time by which arrivals lie behind that, over about 300 frames.
     pub jitter: Ns,
     /// Stamps that the line rests on.
     pub span: Ns,
@@ -84,8 +84,9 @@ struct Line {
     /// Delay at position `at`.
     level: f64,
     at: f64,
-    /// Median distance of the minima from the line.
+    /// Median distance of the points from the line.
     spread: f64,
+    two_sided: bool,
 }
 
 impl Line {
@@ -204,7 +205,13 @@ impl Drift {
         // Too early for a line: the least of the last blocks.
         let recent = self.blocks[..self.len].iter().rev().take(2).map(|block| block.least);
         let least = recent.fold(f64::INFINITY, f64::min);
-        if self.open.count > 0.0 { least.min(self.open.least) } else if least.is_finite() { least } else { 0.0 }
+        if self.open.count > 0.0 {
+            least.min(self.open.least)
+        } else if least.is_finite() {
+            least
+        } else {
+            0.0
+        }
     }
 
     fn close(&mut self) {
@@ -247,7 +254,8 @@ impl Drift {
     /// Another route, not another rate: the older blocks move to where the last three lie.
     fn watch_level(&mut self, block: Block) {
         let Some(line) = self.line.filter(|_| self.len >= 2 * FEWEST) else { return };
-        let off = block.least - line.delay(block.at);
+        let (at, delay) = if line.two_sided { (block.mean_at, block.mean) } else { (block.at, block.least) };
+        let off = delay - line.delay(at);
         let same_side = self.off_count == 0 || off.signum() == self.off[0].signum();
         if off.abs() < (10.0 * line.spread).max(3e6) || !same_side {
             self.off_count = 0;
@@ -294,18 +302,20 @@ fn fit(blocks: &[Block]) -> Option<Line> {
             (slope, confidence) = coarser;
         }
     }
-    if is_two_sided(blocks, slope) {
+    let two_sided = is_two_sided(blocks, slope);
+    if two_sided {
         (slope, confidence) = huber(blocks)?;
     }
     let at = blocks[blocks.len() - 1].at;
     let mut levels = [0.0; BLOCKS];
     let levels = &mut levels[..blocks.len()];
     for (level, block) in levels.iter_mut().zip(blocks) {
-        *level = block.least + slope * (at - block.at);
+        let (x, y) = if two_sided { (block.mean_at, block.mean) } else { (block.at, block.least) };
+        *level = y + slope * (at - x);
     }
     let level = median(levels);
     levels.iter_mut().for_each(|value| *value = (*value - level).abs());
-    Some(Line { slope, confidence, level, at, spread: median(levels) })
+    Some(Line { slope, confidence, level, at, spread: median(levels), two_sided })
 }
 
 /// Whether means lie near to midway from least to most: at a quarter for 30 samples of exponential noise, lower for more.

@@ -94,7 +94,9 @@ enum Key {
     Unknown,
     Dts,
     /// DTS is missing, always or at times; so many in a row have had it.
-    Pts { with_dts: u32 },
+    Pts {
+        with_dts: u32,
+    },
 }
 
 const FILLED_PTS: Filled = Filled { pts: true, dts: false };

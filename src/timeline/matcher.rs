@@ -104,7 +104,7 @@ pub struct Member<T> {
 #[derive(Debug, Clone)]
 pub struct Set<T> {
     pub id: u64,
-    /// Stamp of the pivot.
+    /// Of the reference, or of the first of the frames taken by `Join::One`; each set is later than the one before.
     pub at: Ns,
     /// Between the first and the last of the frames taken by `Join::One`.
     pub spread: Ns,
@@ -347,14 +347,14 @@ impl<T: Clone> Matcher<T> {
         let Some(oldest) = self.oldest() else { return Step::Wait };
         let due = self.config.latency.is_some_and(|latency| oldest + latency <= now);
         let most = self.config.max_held;
-        let full = most > 0 && self.streams.iter().any(|stream| stream.join == Join::One && stream.waiting.len() >= most);
+        let full =
+            most > 0 && self.streams.iter().any(|stream| stream.join == Join::One && stream.waiting.len() >= most);
         let forced = due || full;
         let Some(pivot) = self.pivot(forced) else { return Step::Wait };
-        if !forced && !self.followed(pivot) {
-            return Step::Wait;
-        }
         let choice = self.choose(pivot, false);
-        if !forced && self.choose(pivot, true).spread < choice.spread {
+        let by_reference = self.config.reference != Reference::None;
+        let best = || if by_reference { self.settled(pivot) } else { self.choose(pivot, true).spread >= choice.spread };
+        if !forced && !(self.followed(pivot) && best()) {
             return Step::Wait;
         }
         self.emit(choice, set)
@@ -383,7 +383,8 @@ impl<T: Clone> Matcher<T> {
                 let most = self.interval();
                 // An empty one may still give the latest first frame.
                 let far = most.map_or(Ns::MAX, |most| latest + most);
-                let open = |stream: &Stream<T>| stream.waiting.is_empty() && stream.next().is_some_and(|next| next <= far);
+                let open =
+                    |stream: &Stream<T>| stream.waiting.is_empty() && stream.next().is_some_and(|next| next <= far);
                 if !forced && self.ones().any(open) {
                     return None;
                 }
@@ -439,7 +440,6 @@ impl<T: Clone> Matcher<T> {
 
     /// The set of least span around the pivot; of equal ones the one that begins first.
     fn choose(&self, pivot: Ns, hoped: bool) -> Choice {
-        let by_reference = self.config.reference != Reference::None;
         let mut best: Option<Choice> = None;
         // Each lower frame may be the first of the set.
         let bounds = self.ones().filter_map(|stream| self.around(stream, pivot, hoped).0).chain([pivot]);
@@ -461,15 +461,19 @@ impl<T: Clone> Matcher<T> {
                 best = Some(Choice { pivot, bound, spread });
             }
         }
-        let mut choice = best.unwrap_or(Choice { pivot, bound: Ns::MIN, spread: Ns::MAX });
-        if by_reference {
-            // Each takes what is nearest to the reference.
-            choice.spread = self.ones().filter_map(|stream| nearest(self.around(stream, pivot, hoped), pivot)).fold(
-                Ns::ZERO,
-                |sum, stamp| sum + (stamp - pivot).abs(),
-            );
-        }
-        choice
+        best.unwrap_or(Choice { pivot, bound: Ns::MIN, spread: Ns::MAX })
+    }
+
+    /// With a reference: whether nothing that may still come is nearer to it than what is there.
+    fn settled(&self, pivot: Ns) -> bool {
+        self.ones().all(|stream| {
+            let reached = stream.waiting.back().is_some_and(|(last, _)| *last >= pivot);
+            reached
+                || stream.next().is_none_or(|next| match self.around(stream, pivot, false).0 {
+                    Some(below) => next - pivot >= pivot - below,
+                    None => self.interval().is_some_and(|most| next - pivot > most),
+                })
+        })
     }
 
     fn emit(&mut self, choice: Choice, set: &mut Set<T>) -> Step {
@@ -515,7 +519,7 @@ impl<T: Clone> Matcher<T> {
         }
         set.members.sort_unstable_by_key(|member| (member.stream, member.stamp));
         set.id = self.next_id;
-        set.at = pivot;
+        set.at = if by_reference { pivot } else { first };
         set.spread = if count > 0 { last - first } else { Ns::ZERO };
         set.complete = count == expected;
         self.alone = if count < 2 && running > 1 { self.alone.saturating_add(1) } else { 0 };

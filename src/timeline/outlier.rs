@@ -27,9 +27,14 @@ pub enum Verdict {
     Outlier,
     /// The stream goes on elsewhere, this far from where it was expected. So many before it, called outliers or backwards,
     /// belonged to it.
-    Jump { step: Ns, revised: u32 },
+    Jump {
+        step: Ns,
+        revised: u32,
+    },
     /// So many frames were left out before this one.
-    Gap { missing: u32 },
+    Gap {
+        missing: u32,
+    },
     /// The same as the last good one.
     Duplicate,
     /// Before the last good one, by no more than the last frames.

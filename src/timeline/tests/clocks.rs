@@ -81,7 +81,9 @@ impl WindowedLow {
 
 #[test]
 fn drift_is_known_to_ten_ppm_after_a_minute_and_to_two_after_ten() {
-    println!("worst of {SEEDS} seeds   error of ppm        stated     inside |  60 s..10 min, |error| of stamps p95, ms");
+    println!(
+        "worst of {SEEDS} seeds   error of ppm        stated     inside |  60 s..10 min, |error| of stamps p95, ms"
+    );
     println!("   ppm  jitter    60 s    10 min    60 s  10 min          |    whole  after 60 s  windowed-low");
     let mut inside = (0, 0);
     for ppm in [0.0, 20.0, -20.0, 100.0, -100.0, 500.0, -500.0] {

@@ -218,7 +218,9 @@ fn video(format: Format, seed: u64, b_frames: bool, burst: bool, seconds: f64) -
 
 #[test]
 fn a_format_is_found_or_openly_undecided_but_never_wrong() {
-    println!("            within 2 s: right  undecided  wrong |  within 10 s: right  undecided  wrong   (of 200 streams)");
+    println!(
+        "            within 2 s: right  undecided  wrong |  within 10 s: right  undecided  wrong   (of 200 streams)"
+    );
     for (nick, format) in Format::PRESETS {
         for (b_frames, burst) in [(false, false), (true, false), (false, true)] {
             let mut counts = [[0; 3]; 2];
@@ -239,7 +241,13 @@ fn a_format_is_found_or_openly_undecided_but_never_wrong() {
                 }
             }
             let [[right, open, wrong], [right10, open10, wrong10]] = counts;
-            let kind = if burst { "burst" } else if b_frames { "B" } else { "" };
+            let kind = if burst {
+                "burst"
+            } else if b_frames {
+                "B"
+            } else {
+                ""
+            };
             println!("{nick:17} {kind:5} {right:6} {open:10} {wrong:6} | {right10:19} {open10:10} {wrong10:6}");
             assert_eq!((wrong, wrong10), (0, 0), "{nick}");
             assert!(right10 >= 150, "{nick}: only {right10} of 200 are found in 10 s");
@@ -256,7 +264,11 @@ fn other_units_stay_undecided() {
             for (raw, arrival) in video(format, seed, false, false, 10.0) {
                 detector.push(raw, arrival);
             }
-            assert!(matches!(detector.detection(), Detection::Undecided(_)), "1/{denominator} {:?}", detector.detection());
+            assert!(
+                matches!(detector.detection(), Detection::Undecided(_)),
+                "1/{denominator} {:?}",
+                detector.detection()
+            );
         }
     }
 }

@@ -64,7 +64,8 @@ fn live() -> LineConfig {
 fn single_wild_stamps_are_outliers_and_go_where_they_belong() {
     for wrong in [5000.0, -5000.0, 700.0, -700.0, 60_000.0, -1e9, 1e9] {
         for seed in 0..SEEDS {
-            let run = run(live(), seed, 600, 5.0, |i, taken| Some(if i == 300 { taken + millis(wrong) } else { taken }));
+            let run =
+                run(live(), seed, 600, 5.0, |i, taken| Some(if i == 300 { taken + millis(wrong) } else { taken }));
             assert_eq!(run.unusual(), [(300, Verdict::Outlier)], "{wrong} ms, seed {seed}");
             assert!(run.error() < millis(1.0), "{:?}", run.error());
             assert!(run.placed[300].is_interpolated());
@@ -100,9 +101,8 @@ fn duplicates_gaps_and_steps_back_are_told_apart() {
         });
         assert_eq!(gap.unusual(), [(300, Verdict::Gap { missing: 2 })], "seed {seed}");
 
-        let back = run(live(), seed, 600, 2.0, |i, taken| {
-            Some(if i == 300 { taken - millis(2.5 * FRAME) } else { taken })
-        });
+        let back =
+            run(live(), seed, 600, 2.0, |i, taken| Some(if i == 300 { taken - millis(2.5 * FRAME) } else { taken }));
         assert_eq!(back.unusual(), [(300, Verdict::Backwards)], "seed {seed}");
         assert!(back.error() < millis(1.0));
         back.assert_rising();
@@ -113,7 +113,9 @@ fn duplicates_gaps_and_steps_back_are_told_apart() {
 #[test]
 fn a_clock_that_is_set_begins_an_epoch() {
     let years = 50 * 31_556_952i64;
-    for (step, name) in [(2.0, "+2 s"), (-2.0, "-2 s"), (0.3, "+300 ms"), (-0.3, "-300 ms"), (-(years as f64), "-50 years")] {
+    for (step, name) in
+        [(2.0, "+2 s"), (-2.0, "-2 s"), (0.3, "+300 ms"), (-0.3, "-300 ms"), (-(years as f64), "-50 years")]
+    {
         for seed in 0..SEEDS {
             let step = Ns::from_f64(step * 1e9);
             let run = run(live(), seed, 900, 5.0, |i, taken| Some(if i >= 300 { taken + step } else { taken }));
@@ -157,9 +159,8 @@ fn ordinary_streams_are_ordinary() {
             let lost: Vec<bool> = (0..9000).map(|i| i > 10 && i < 8990 && random.chance(0.05)).collect();
             // Sensors' stamps are not exact either.
             let noise: Vec<Ns> = (0..9000).map(|_| millis(random.normal(1.5))).collect();
-            let run = run(live(), seed, 9000, jitter, |i, taken| {
-                (!lost[i as usize]).then(|| taken + noise[i as usize])
-            });
+            let run =
+                run(live(), seed, 9000, jitter, |i, taken| (!lost[i as usize]).then(|| taken + noise[i as usize]));
             let wrong = run.unusual().iter().filter(|(_, verdict)| !matches!(verdict, Verdict::Gap { .. })).count();
             assert_eq!(wrong, 0, "{jitter} ms, seed {seed}: {:?}", run.unusual());
             let missing = run.placed.iter().map(|placed| match placed.verdict {

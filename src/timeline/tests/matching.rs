@@ -15,7 +15,7 @@ struct Trial {
     noise: f64,
     ppm: f64,
     late: f64,
-    /// Depth counts 90 kHz from a zero of its own.
+    /// Both count 90 kHz, each from a zero of its own.
     own_zero: bool,
 }
 
@@ -44,16 +44,18 @@ fn frames(pairs: &[[Ns; 2]], trial: Trial, seed: u64) -> (Vec<Frame>, usize) {
             let since = (taken - pairs[0][1]).as_f64();
             let mut stamp = taken;
             if stream == 1 {
-                stamp = pairs[0][1] + Ns::from_f64(since * (1.0 + trial.ppm * 1e-6)) + millis(random.normal(trial.noise));
+                stamp =
+                    pairs[0][1] + Ns::from_f64(since * (1.0 + trial.ppm * 1e-6)) + millis(random.normal(trial.noise));
                 stamp = stamp.max(highest + Ns(1_000_000));
                 highest = stamp;
             }
             let way = millis(5.0 + random.exponential(3.0) + if stream == 1 { trial.late } else { 0.0 });
             last[stream] = last[stream].max(taken + way);
-            let own = stream == 1 && trial.own_zero;
-            let raw = if own { Format::HLS.unit.ticks(stamp - pairs[0][1] + Ns::from_secs(95_440)) as u64 } else { stamp.0 as u64 };
+            let zero = pairs[0][1] - Ns::from_secs([1000, 95_440][stream]);
+            let ticks = Format::HLS.unit.ticks(stamp - zero).rem_euclid(1 << 33);
+            let raw = if trial.own_zero { ticks as u64 } else { stamp.0 as u64 };
             if kept[stream] {
-                frames.push(Frame { stream, index, raw: if own { raw & ((1 << 33) - 1) } else { raw }, stamp, arrival: last[stream] });
+                frames.push(Frame { stream, index, raw, stamp, arrival: last[stream] });
             }
         }
     }
@@ -65,8 +67,8 @@ fn frames(pairs: &[[Ns; 2]], trial: Trial, seed: u64) -> (Vec<Frame>, usize) {
 fn score(pairs: &[[Ns; 2]], trial: Trial, seed: u64, config: MatcherConfig, corrected: bool) -> (f64, f64) {
     let (frames, both) = frames(pairs, trial, seed);
     let unix = Format { epoch: Epoch::Unix, ..Format::PIPELINE };
-    let depth = if trial.own_zero { Format::HLS } else { unix };
-    let mut lines = [unix, depth].map(|format| Line::new(LineConfig { format, ..Default::default() }));
+    let format = if trial.own_zero { Format::HLS } else { unix };
+    let mut lines = [format, format].map(|format| Line::new(LineConfig { format, ..Default::default() }));
     let mut matcher = Matcher::new(config);
     let start = frames[0].arrival;
     (0..2).for_each(|_| {
@@ -106,7 +108,8 @@ fn pairs_of_two_sensors_are_found_through_losses_jitter_and_drift() {
     let Some(pairs) = recorded("tum_fr3_office_assoc_rgb_depth.txt", [0, 2]) else { return };
     let complete = MatcherConfig { min_streams: 0, ..Default::default() };
     let near = Some(millis(16.0));
-    let live = |latency: f64| MatcherConfig { latency: Some(millis(latency)), max_interval: near, ..Default::default() };
+    let live =
+        |latency: f64| MatcherConfig { latency: Some(millis(latency)), max_interval: near, ..Default::default() };
     let plain = Trial { noise: 0.0, ppm: 0.0, ..HARD };
     let late = Trial { late: 500.0, ..HARD };
     let cases = [
@@ -118,7 +121,7 @@ fn pairs_of_two_sensors_are_found_through_losses_jitter_and_drift() {
         ("  and 500 ppm", HARD, live(200.0), true, 0.995),
         ("  and -500 ppm instead", Trial { ppm: -500.0, ..HARD }, live(200.0), true, 0.995),
         ("  and depth 500 ms late, latency 600 ms", late, live(600.0), true, 0.995),
-        ("  and depth in 90 kHz from its own zero", Trial { own_zero: true, ..HARD }, live(200.0), true, 0.995),
+        ("  and both in 90 kHz from zeros of their own", Trial { own_zero: true, ..HARD }, live(200.0), true, 0.995),
     ];
     println!("fr3, worst of {SEEDS} seeds                       found   right");
     for (name, trial, config, corrected, least) in cases {
@@ -133,7 +136,10 @@ fn pairs_of_two_sensors_are_found_through_losses_jitter_and_drift() {
 
 #[test]
 fn raw_stamps_of_two_drifting_sensors_pair_up() {
-    let (Some(rgb), Some(depth)) = (recorded("tum_fr1_xyz_rgb.txt", [0]), recorded("tum_fr1_xyz_depth.txt", [0])) else { return };
+    let (Some(rgb), Some(depth)) = (recorded("tum_fr1_xyz_rgb.txt", [0]), recorded("tum_fr1_xyz_depth.txt", [0]))
+    else {
+        return;
+    };
     let mut matcher = Matcher::new(MatcherConfig { min_streams: 0, ..Default::default() });
     let (mut set, mut spans) = (Set::default(), Vec::new());
     for (stream, rows) in [rgb, depth].iter().enumerate() {
@@ -150,7 +156,7 @@ fn raw_stamps_of_two_drifting_sensors_pair_up() {
     }
     let mean = spans.iter().sum::<f64>() / spans.len() as f64;
     println!("fr1_xyz as recorded: {} pairs, {mean:.2} ms apart", spans.len());
-    assert!(spans.len() >= 790 && mean < 7.0);
+    assert!(spans.len() >= 785 && mean < 7.0);
 }
 
 #[test]
@@ -159,8 +165,11 @@ fn wild_stamps_cost_no_neighbour_its_set() {
     for seed in 0..SEEDS {
         let mut random = Random::new(seed);
         let mut lines = [unix, unix].map(|format| Line::new(LineConfig { format, ..Default::default() }));
-        let mut matcher =
-            Matcher::new(MatcherConfig { latency: Some(millis(100.0)), max_interval: Some(millis(16.0)), ..Default::default() });
+        let mut matcher = Matcher::new(MatcherConfig {
+            latency: Some(millis(100.0)),
+            max_interval: Some(millis(16.0)),
+            ..Default::default()
+        });
         (0..2).for_each(|_| {
             matcher.add(Join::One, Ns::ZERO, Ns::ZERO);
         });
@@ -169,9 +178,15 @@ fn wild_stamps_cost_no_neighbour_its_set() {
             let taken = millis(1e6 + i as f64 * 100.0 / 3.0);
             for stream in 0..2 {
                 let step = [5e3, -5e3, -1e8, 60e3][(random.bits() % 4) as usize];
-                let step = if i > 20 && random.chance(0.02) { wild += 1; millis(step) } else { Ns::ZERO };
+                let step = if i > 20 && random.chance(0.02) {
+                    wild += 1;
+                    millis(step)
+                } else {
+                    Ns::ZERO
+                };
                 let arrival = taken + millis(random.exponential(3.0));
-                let placed = lines[stream].push(Stamped { pts: Some((taken + step).0.max(0) as u64), dts: None, arrival });
+                let placed =
+                    lines[stream].push(Stamped { pts: Some((taken + step).0.max(0) as u64), dts: None, arrival });
                 assert_eq!(matcher.push(stream, placed.pts, i, arrival), Push::Held, "{i} {placed:?}");
                 while matcher.pop(arrival, &mut set) {
                     whole += i32::from(set.members.len() == 2 && set.members[0].frame == set.members[1].frame);
@@ -252,7 +267,7 @@ fn a_stream_that_stops_does_not_stop_the_others() {
             assert!(row.len() >= 2 && row.iter().all(|(_, frame)| *frame == row[0].1));
             out += 1;
         }
-        assert_eq!(sets.is_stopped(2), (34..60).contains(&i), "{i}");
+        assert_eq!(sets.is_stopped(2), (32..60).contains(&i), "{i}");
     }
     // While it is missed, sets wait out the latency; once it is given up, none.
     assert!(waits[25] > 5 && waits[40] <= 1 && waits[80] <= 1, "{waits:?}");
@@ -315,7 +330,7 @@ fn a_clock_makes_sets_at_its_ticks() {
             ticks.push(set.at.0 / 1_000_000);
         }
     }
-    assert!(ticks.len() > 25);
+    assert!(ticks.len() > 25, "{ticks:?}");
     assert!(ticks.windows(2).all(|pair| pair[1] - pair[0] == 50), "{ticks:?}");
 }
 
@@ -358,4 +373,20 @@ fn two_frames_in_step_are_a_set_before_the_next_ones_come() {
     push(&mut sets, 1, 1005, 0);
     // The next of the first stream is 15 ms from the pivot at best.
     assert_eq!(due(&mut sets, Ns::ZERO), [(true, vec![(0, 1000), (1, 1005)])]);
+}
+
+#[test]
+fn a_reference_waits_for_what_is_nearest() {
+    let config = MatcherConfig { reference: Reference::Stream(0), ..within(500, 15) };
+    let mut sets = matcher(config, &[Join::One; 2]);
+    push(&mut sets, 0, 1000, 1000);
+    assert_eq!(due(&mut sets, Ns::from_millis(1000)), []);
+    push(&mut sets, 1, 990, 1001);
+    assert_eq!(due(&mut sets, Ns::from_millis(1001)), []);
+    push(&mut sets, 1, 1004, 1002);
+    assert_eq!(due(&mut sets, Ns::from_millis(1002)), [(true, vec![(0, 1000), (1, 1004)])]);
+    // Alone, when the other has said that it has nothing.
+    push(&mut sets, 0, 1040, 1040);
+    sets.gap(1, Ns::from_millis(1060), Ns::from_millis(1041));
+    assert_eq!(due(&mut sets, Ns::from_millis(1042)), [(false, vec![(0, 1040)])]);
 }
