@@ -9,8 +9,8 @@
 //! Seconds are counted between their ticks and need three of them (two, from 1970). Which epoch: from the size, as nothing else can tell:
 //! seconds from 1e9 (2001) to 3.6e9 are since 1970, from there since 1900 (NTP, 2014).
 
+use super::Ns;
 use super::format::{Epoch, Format, Unit, Unwrapper, Wrap};
-use super::time::Ns;
 
 const SAMPLES: usize = 256;
 /// Stamps that differ from the one before.
@@ -65,7 +65,7 @@ impl Detector {
             self.samples[self.len] = (raw, arrival);
             self.len += 1;
             // Not at each: evidence grows slowly.
-            if self.len % 4 == 0 {
+            if self.len.is_multiple_of(4) {
                 self.decide();
             }
         }

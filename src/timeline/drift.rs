@@ -19,8 +19,8 @@
 //! the same amount move the older ones there. Units: stamps and arrivals ns, rate ppm (positive: the sender's clock is slow,
 //! a stamped second takes longer here). A sample costs O(1), a block 496 slopes; nothing is allocated.
 
+use super::Ns;
 use super::spread::MAD_TO_SIGMA;
-use super::time::Ns;
 
 const BLOCKS: usize = 32;
 const SLOPES: usize = BLOCKS * (BLOCKS - 1) / 2;
@@ -352,7 +352,8 @@ fn huber(blocks: &[Block]) -> Option<(f64, f64)> {
         found = Some((slope, 1.96 * (square / (blocks.len() as f64 - 2.0) / xx).sqrt()));
         let mut sizes = [0.0; BLOCKS];
         sizes.iter_mut().zip(blocks).for_each(|(value, block)| *value = size(block.mean_at, block.mean));
-        let bound = 2.0 * MAD_TO_SIGMA * median(&mut sizes.clone()[..blocks.len()]);
+        let mut sorted = sizes;
+        let bound = 2.0 * MAD_TO_SIGMA * median(&mut sorted[..blocks.len()]);
         weights = sizes.map(|size| if size > bound { bound / size } else { 1.0 });
     }
     found

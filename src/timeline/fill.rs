@@ -7,7 +7,7 @@
 //! - [`Coarse`]: stamps of so large a unit that many frames share one (whole seconds): order and cadence spread them over
 //!   the unit; each tick sets them right.
 
-use super::time::Ns;
+use super::Ns;
 
 const HISTORY: usize = 64;
 /// How far back stretches are compared: two GOPs of the usual structures.

@@ -10,7 +10,7 @@
 
 use thiserror::Error;
 
-use super::time::Ns;
+use super::Ns;
 
 /// Seconds from 1900, where NTP counts from, to 1970.
 const NTP_TO_UNIX: i128 = 2_208_988_800;

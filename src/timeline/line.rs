@@ -8,13 +8,13 @@
 //! the stream began: a constant delay of the way stays out of it. Stamps from the stream's own zero are placed at the
 //! least arrival. Without live arrivals nothing is corrected. A jump begins an epoch that goes on where the last one stood.
 
+use super::Ns;
 use super::drift::{Drift, Estimate};
 use super::fill::{Coarse, Filled, Filler};
 use super::format::{Epoch, Format, Unwrapper};
 use super::outlier::{Classifier, Order, Verdict};
 use super::slew::Slew;
 use super::spread::Spread;
-use super::time::Ns;
 
 /// Units at least this long are taken to be shared by many frames.
 const COARSE: Ns = Ns::from_millis(100);

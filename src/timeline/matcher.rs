@@ -24,7 +24,7 @@
 
 use std::collections::VecDeque;
 
-use super::time::Ns;
+use super::Ns;
 
 /// Sets of one frame in a row until streams are taken to be unrelated.
 const UNLOCKED: u32 = 64;
@@ -354,7 +354,8 @@ impl<T: Clone> Matcher<T> {
         let choice = self.choose(pivot, false);
         let by_reference = self.config.reference != Reference::None;
         let best = || if by_reference { self.settled(pivot) } else { self.choose(pivot, true).spread >= choice.spread };
-        if !forced && !(self.followed(pivot) && best()) {
+        let ready = forced || self.followed(pivot) && best();
+        if !ready {
             return Step::Wait;
         }
         self.emit(choice, set)

@@ -10,8 +10,8 @@
 //!
 //! Without live arrival (files), what lies more than ten cadences and a second ahead is suspect.
 
+use super::Ns;
 use super::spread::{MAD_TO_SIGMA, Spread};
-use super::time::Ns;
 
 /// B-frames move a frame at most that far from its place: the largest picture buffer of H.264 and H.265.
 const REORDER: i64 = 16;
@@ -239,7 +239,7 @@ impl Classifier {
         if self.order == Order::Decode {
             self.recent[self.count % self.recent.len()] = stamp;
             self.count += 1;
-            if self.count % 4 == 0 && self.count >= 8 {
+            if self.count.is_multiple_of(4) && self.count >= 8 {
                 self.reordered_cadence = self.cadence_in_order();
             }
         }

@@ -4,7 +4,7 @@
 //! has grown. As the limit lies below a million, a higher stamp always comes out higher, and frames that go back in
 //! presentation order keep their order. Only a new epoch sets it at once, and even then nothing comes out below what has.
 
-use super::time::Ns;
+use super::Ns;
 
 const MOST_PPM: u32 = 500_000;
 

@@ -222,7 +222,8 @@ fn whole_seconds_are_spread_over_the_second() {
 
 #[test]
 fn whatever_stands_still_flows_and_is_marked() {
-    let bad: [(&str, fn(u64) -> Option<u64>); 5] = [
+    type Stamp = fn(u64) -> Option<u64>;
+    let bad: [(&str, Stamp); 5] = [
         ("none", |_| None),
         ("all 0", |_| Some(0)),
         ("all equal", |_| Some(START as u64)),

@@ -176,7 +176,7 @@ fn wild_stamps_cost_no_neighbour_its_set() {
         let (mut set, mut whole, mut wild) = (Set::default(), 0, 0);
         for i in 0..1000i64 {
             let taken = millis(1e6 + i as f64 * 100.0 / 3.0);
-            for stream in 0..2 {
+            for (stream, line) in lines.iter_mut().enumerate() {
                 let step = [5e3, -5e3, -1e8, 60e3][(random.bits() % 4) as usize];
                 let step = if i > 20 && random.chance(0.02) {
                     wild += 1;
@@ -185,8 +185,7 @@ fn wild_stamps_cost_no_neighbour_its_set() {
                     Ns::ZERO
                 };
                 let arrival = taken + millis(random.exponential(3.0));
-                let placed =
-                    lines[stream].push(Stamped { pts: Some((taken + step).0.max(0) as u64), dts: None, arrival });
+                let placed = line.push(Stamped { pts: Some((taken + step).0.max(0) as u64), dts: None, arrival });
                 assert_eq!(matcher.push(stream, placed.pts, i, arrival), Push::Held, "{i} {placed:?}");
                 while matcher.pop(arrival, &mut set) {
                     whole += i32::from(set.members.len() == 2 && set.members[0].frame == set.members[1].frame);
