@@ -12,6 +12,8 @@ mod formats;
 mod guarantees;
 mod lines;
 mod matching;
+#[path = "../../../fuzz/src/stamps.rs"]
+mod stamps;
 
 /// SplitMix64: the same numbers everywhere, for ever.
 #[derive(Debug, Clone)]
