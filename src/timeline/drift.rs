@@ -116,6 +116,7 @@ pub struct Drift {
     off_count: usize,
     jitter: f64,
     count: f64,
+    reordered: bool,
 }
 
 impl Drift {
@@ -137,7 +138,13 @@ impl Drift {
             off_count: 0,
             jitter: 0.0,
             count: 0.0,
+            reordered: false,
         }
+    }
+
+    /// Stamps are PTS in decode order: what scatters them is no noise, and only the lower envelope means something.
+    pub fn set_reordered(&mut self, reordered: bool) {
+        self.reordered = reordered;
     }
 
     /// Takes a stamp that belongs to the model. Stamps may go back a little (B-frames).
@@ -228,7 +235,7 @@ impl Drift {
         self.len += 1;
         let stale = self.blocks[..self.len].iter().take_while(|old| block.at - old.at > self.window).count();
         self.forget(stale);
-        self.line = fit(&self.blocks[..self.len]).or(self.line);
+        self.line = fit(&self.blocks[..self.len], self.reordered).or(self.line);
         if let Some(line) = self.line.filter(|_| !self.start_fixed) {
             self.start = line.delay(0.0);
         }
@@ -285,7 +292,7 @@ impl Drift {
 }
 
 /// The line through the minima, or through the means if noise has two sides.
-fn fit(blocks: &[Block]) -> Option<Line> {
+fn fit(blocks: &[Block], reordered: bool) -> Option<Line> {
     if blocks.len() < FEWEST {
         return None;
     }
@@ -302,7 +309,7 @@ fn fit(blocks: &[Block]) -> Option<Line> {
             (slope, confidence) = coarser;
         }
     }
-    let two_sided = is_two_sided(blocks, slope);
+    let two_sided = !reordered && is_two_sided(blocks, slope);
     if two_sided {
         (slope, confidence) = huber(blocks)?;
     }

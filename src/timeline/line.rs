@@ -206,6 +206,7 @@ impl Line {
         let believed = matches!(verdict, Verdict::Ok | Verdict::Gap { .. } | Verdict::Jump { .. });
         if believed {
             self.unwrapper.accept(ticks, Some(arrival));
+            self.drift.set_reordered(!self.is_rising());
             self.drift.push(stamp, arrival);
         }
         self.equal = if verdict == Verdict::Duplicate { self.equal.saturating_add(1) } else { 0 };
@@ -283,7 +284,7 @@ impl Line {
     }
 
     fn stands_still(&self) -> bool {
-        let usual = self.classifier.cadence().map_or(0, |cadence| cadence.0 / 4);
+        let usual = self.classifier.cadence().unwrap_or(Ns::from_millis(20)).0 / 4;
         self.equal >= 3 && (!self.config.live || self.arrivals.median() > usual)
     }
 

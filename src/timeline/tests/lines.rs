@@ -221,6 +221,74 @@ fn whole_seconds_are_spread_over_the_second() {
 }
 
 #[test]
+fn seconds_from_a_streams_own_zero_are_placed_by_arrival() {
+    for seed in 0..8 {
+        let mut random = Random::new(seed);
+        let mut line = Line::new(LineConfig { format: Format::RELATIVE_SECONDS, ..Default::default() });
+        let phase = random.unit();
+        let (mut last, mut worst) = (Ns::MIN, 0.0f64);
+        for i in 0..1500 {
+            let since = f64::from(i) / 25.0;
+            let arrival = millis(since * 1e3 + 7000.0 + random.exponential(3.0));
+            let placed = line.push(Stamped { pts: Some((since + phase) as u64), dts: None, arrival });
+            assert!(placed.pts > last, "{seed} {i} {placed:?} {last:?}");
+            assert!(matches!(placed.verdict, Verdict::Ok | Verdict::Gap { .. }) && placed.epoch == 0, "{placed:?}");
+            last = placed.pts;
+            if i > 75 {
+                worst = worst.max((placed.pts.as_f64() / 1e9 - 7.0 - since).abs() * 25.0);
+            }
+        }
+        assert!(worst < 1.5, "seed {seed}: {worst} frames");
+    }
+}
+
+#[test]
+fn slices_of_a_frame_keep_their_stamp() {
+    let mut line = Line::new(live());
+    let mut random = Random::new(1);
+    for i in 0..600i64 {
+        let taken = millis(i as f64 * FRAME);
+        let first = taken + millis(random.exponential(3.0));
+        for slice in 0..5 {
+            let arrival = first + millis(0.2 * slice as f64);
+            let placed = line.push(Stamped { pts: Some((taken + Ns(START)).0 as u64), dts: None, arrival });
+            assert!((placed.pts - Ns(START) - taken).abs() < millis(1.0), "{i} {slice} {placed:?}");
+            assert_eq!(placed.verdict, if slice == 0 { Verdict::Ok } else { Verdict::Duplicate }, "{i} {slice}");
+            assert!(!placed.is_interpolated());
+        }
+    }
+}
+
+#[test]
+fn wild_stamps_among_b_frames_are_outliers_and_b_frames_are_not() {
+    const REORDERED: [i64; 8] = [0, 3, 1, 2, 6, 4, 5, 7];
+    for with_dts in [false, true] {
+        for seed in 0..8 {
+            let mut random = Random::new(seed);
+            let mut line = Line::new(LineConfig { order: Order::Decode, ..live() });
+            for i in 0..800i64 {
+                let wild = [(200, 5e3), (301, -5e3), (402, -1e7), (507, 60e3)].iter().find(|(at, _)| *at == i);
+                let step = wild.map_or(Ns::ZERO, |(_, step)| millis(*step));
+                let stamp = |place: i64| Some((millis(place as f64 * FRAME) + Ns(START) + step).0 as u64);
+                let (pts, dts) = (i / 8 * 8 + REORDERED[(i % 8) as usize] + 2, i);
+                let arrival = millis(i as f64 * FRAME + 200.0 + random.exponential(3.0));
+                let placed = line.push(Stamped { pts: stamp(pts), dts: stamp(dts).filter(|_| with_dts), arrival });
+                let expected = if wild.is_some() { Verdict::Outlier } else { Verdict::Ok };
+                assert_eq!(placed.verdict, expected, "{with_dts} {seed} {i}");
+                let error = (placed.pts - Ns(START) - millis(pts as f64 * FRAME)).abs();
+                // Without DTS nobody knows which of the next places a frame has, and few frames tell of drift.
+                let most = match (with_dts, wild.is_some()) {
+                    (true, _) => 1.0,
+                    (false, false) => 3.0,
+                    (false, true) => 200.0,
+                };
+                assert!(error < millis(most), "{i} {placed:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn whatever_stands_still_flows_and_is_marked() {
     type Stamp = fn(u64) -> Option<u64>;
     let bad: [(&str, Stamp); 5] = [
