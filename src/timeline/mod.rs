@@ -9,7 +9,7 @@
 //! | [`outlier`] | what a stamp is: good, outlier, jump, gap, duplicate, backwards |
 //! | [`fill`] | stamps for frames that lack them |
 //! | [`line`] | all of these, for one stream |
-//! | [`matcher`] | sets of frames of the same moment |
+//! | [`matcher`], [`sets`] | sets of frames of the same moment; what they consist of |
 //!
 //! No clock is read, nothing sleeps, and no input makes anything here panic. Time is [`Ns`].
 
@@ -20,6 +20,7 @@ pub mod format;
 pub mod line;
 pub mod matcher;
 pub mod outlier;
+pub mod sets;
 pub mod slew;
 pub mod spread;
 pub mod time;
