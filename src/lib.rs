@@ -8,10 +8,17 @@
 
 use gst::glib;
 
+/// As the tests know the crate.
+#[cfg(test)]
+extern crate self as gststreambuffer;
+
 mod diskbuffer;
+mod diskbuffersink;
+mod diskbuffersrc;
 #[cfg(test)]
 #[path = "../fuzz/src/entry.rs"]
 mod fuzz;
+mod location;
 mod media;
 mod store;
 #[allow(dead_code)]
@@ -19,7 +26,9 @@ mod timeline;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
-    diskbuffer::register(plugin)
+    diskbuffer::register(plugin)?;
+    diskbuffersink::register(plugin)?;
+    diskbuffersrc::register(plugin)
 }
 
 gst::plugin_define!(

@@ -12,12 +12,15 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session, Signal};
+use super::joint::Membership;
+use super::managed::{Child, Hold, Trust};
 use super::outcome::{Draining, PROBATION, Probation};
 use super::pace::Pace;
 use super::push::{Refused, from_record};
 use super::settings::Settings;
 use super::state::State;
 use super::tail::{Content, Item};
+use crate::media::beginning::Leading;
 use crate::media::event::{self, Decoded};
 use crate::media::nal::ParameterSets;
 use crate::store::{Body, Domain, Record, Sequence, Slot, StateMap, StoreError, Sync};
@@ -49,8 +52,7 @@ pub struct Delivery {
     pub(super) caps: Option<gst::Caps>,
     pub(super) segment: Option<gst::FormattedSegment<gst::ClockTime>>,
     pub(super) start: Start,
-    /// Leading pictures before this PTS are left out.
-    pub(super) skip_before: Option<gst::ClockTime>,
+    pub(super) leading: Leading,
     pub(super) retry_at: Option<Instant>,
     pub(super) attempts: u32,
     /// Latest running time sent, in ns.
@@ -77,6 +79,11 @@ pub struct Delivery {
     pub(super) media: u64,
     /// How often delivery began.
     pub(super) begun: u64,
+    /// As of the state.
+    pub(super) children: u64,
+    pub(super) child: Child,
+    /// Where delivery is to begin.
+    pub(super) begin_at: Option<Sequence>,
     /// As of this round.
     pub(super) settings: Arc<Settings>,
 }
@@ -154,6 +161,10 @@ enum Step {
     Running,
     /// Downstream has accepted for long enough.
     Trust,
+    /// Go on where it stopped, to another downstream.
+    Renew,
+    /// Another stream was dropped from.
+    DropWithOthers,
 }
 
 /// Where delivery begins.
@@ -201,6 +212,8 @@ impl DiskBuffer {
                 self.emit(Signal::Pushing);
             }
             Step::Trust => self.trust(d, &session),
+            Step::Renew => self.renew(d, &session),
+            Step::DropWithOthers => self.drop_with_others(&session),
             Step::Deliver(Fetched::Memory(item)) => self.deliver_item(d, &session, item),
             Step::Deliver(Fetched::ReadAhead(record)) => self.deliver_item(d, &session, from_record(record)),
             Step::Deliver(Fetched::Disk { until }) => self.read(d, &session, until),
@@ -222,6 +235,28 @@ impl DiskBuffer {
                 continue;
             }
             state.skip();
+            if state.trust == Trust::Confirmed {
+                if d.probation.as_ref().is_some_and(|probation| probation.since.is_some()) {
+                    return Step::Trust;
+                }
+                state.trust = Trust::Given;
+                self.item_del.notify_all();
+            }
+            if state.hold != Hold::Released {
+                state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            if state.joint.as_ref().is_some_and(Membership::drop_is_due) {
+                return Step::DropWithOthers;
+            }
+            if d.children != state.children {
+                d.children = state.children;
+                d.child = Child::Fresh;
+                d.retry_at = None;
+                if d.generation == state.generation {
+                    return Step::Renew;
+                }
+            }
             if let Some(retry_at) = d.retry_at {
                 let now = Instant::now();
                 if now < retry_at {
@@ -236,6 +271,7 @@ impl DiskBuffer {
             if d.generation != state.generation {
                 d.generation = state.generation;
                 d.retry_at = None;
+                d.begin_at = None;
                 return Step::Begin { flush: false };
             }
             if std::mem::take(&mut state.read_again) {
@@ -284,7 +320,7 @@ impl DiskBuffer {
     /// Nobody else may flush downstream until it is over; false when it is not the time.
     fn start_pushing(&self) -> bool {
         let mut state = self.state();
-        let may = state.flow.is_ok();
+        let may = state.flow.is_ok() && state.hold == Hold::Released;
         if may {
             state.pushing = Some(Instant::now());
         }
@@ -330,13 +366,24 @@ impl DiskBuffer {
 
     /// Where to go on, and the state in force there; `None` when that has changed while the disk was read.
     fn find_beginning(&self, d: &Delivery, session: &Session) -> Result<Option<Beginning>, StoreError> {
-        let (cursor, end) = {
+        let overlap = !d.settings.overlap().is_none();
+        let (cursor, end, again) = {
             let state = self.state();
-            (state.cursor, state.end.sequence)
+            let (cursor, end) = (state.cursor, state.end.sequence);
+            // With nothing left for it, what is new still begins at a keyframe.
+            (cursor, end, state.resend && (overlap || cursor.position >= end))
         };
-        let position = if cursor.position >= end {
+        let together = self.begin_together(session, again)?;
+        let (cursor, together) = together.map_or((cursor, None), |(cursor, position)| (cursor, Some(position)));
+        let position = if let Some(position) = d.begin_at.filter(|position| *position >= cursor.resume) {
+            position
+        } else if let Some(position) = together {
+            position
+        } else if again {
+            cursor.resume
+        } else if cursor.position >= end {
             end
-        } else if d.settings.replay_overlap == 0 && self.decodable_at(session, cursor.position) {
+        } else if !overlap && self.decodable_at(session, cursor.position) {
             cursor.position
         } else {
             cursor.resume
@@ -356,7 +403,7 @@ impl DiskBuffer {
     }
 
     /// Sets delivery to where it has to go on, with the state in force there.
-    fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
+    pub(super) fn begin(&self, d: &mut Delivery, session: &Session, flush: bool) {
         d.probation = None;
         d.begun += 1;
         d.run = self.domain();
@@ -365,11 +412,12 @@ impl DiskBuffer {
             self.srcpad.push_event(gst::event::FlushStop::new(false));
             self.end_pushing();
         }
-        let (began, gap, outage) = {
+        let (began, gap, doubtful) = {
             let mut state = self.state();
-            (state.began, std::mem::take(&mut state.gap), state.outage.is_some())
+            let doubtful = state.outage.is_some() || state.trust == Trust::Probation;
+            (state.began, std::mem::take(&mut state.gap), doubtful)
         };
-        if outage {
+        if doubtful {
             d.probation = Some(Probation::default());
         }
         let found = loop {
@@ -390,11 +438,14 @@ impl DiskBuffer {
             sticky.clear();
         }
         gst::debug!(CAT, imp = self, "Delivery begins at position {position}, log ends at {end}");
+        self.tell_beginning(session, d.children, position);
         d.rewind(position);
+        d.begin_at = None;
         // What is not there any more leaves a gap here too.
         d.expected = Some(position);
         {
             let mut state = self.state();
+            state.resend = false;
             state.taken_until = position;
             state.sending_from = position;
         }
@@ -406,9 +457,11 @@ impl DiskBuffer {
         d.refused_caps = None;
         d.not_before = None;
         d.pace = None;
-        let fresh = (position >= end || position == began) && !flush && !d.gap;
+        // To a downstream that is not the first of this run even its beginning is a repeat.
+        let exchanged = d.children > 0 && d.begun > 1 && matches!(d.child, Child::Fresh);
+        let fresh = (position >= end || position == began) && !flush && !d.gap && !exchanged;
         d.start = if fresh { Start::Continuing } else { Start::Discont };
-        d.skip_before = None;
+        d.leading = Leading::default();
         for (_, value) in sticky {
             match event::decode(&value) {
                 Decoded::Domain(domain) => self.enter_domain(d, domain),
@@ -439,7 +492,7 @@ impl DiskBuffer {
     }
 
     /// Whether the first buffer from `position` on can be decoded without anything before it.
-    fn decodable_at(&self, session: &Session, position: Sequence) -> bool {
+    pub(super) fn decodable_at(&self, session: &Session, position: Sequence) -> bool {
         if let Some(sync) = self.state().tail.sync_at(position) {
             return sync == Sync::Closed;
         }

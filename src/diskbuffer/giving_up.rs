@@ -9,6 +9,7 @@ use std::time::Duration;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session};
+use super::managed::Trust;
 use super::settings::Settings;
 use super::state::{Full, InFlight, State};
 use crate::store::{Cause, Count, GivenUp, Plan, Sequence, Totals};
@@ -104,6 +105,7 @@ impl DiskBuffer {
             self.item_add.notify_one();
             self.item_del.notify_all();
             self.tell_dropped("max-age", from, to.sequence - 1, expired);
+            self.others_drop(session, to.sequence);
         }
     }
 
@@ -150,7 +152,7 @@ impl DiskBuffer {
         let done = session.stream.commit(plan, &mut cursor)?;
         state.cursor = cursor;
         // After an outage what downstream has taken is not counted yet.
-        let uncounted = state.outage.is_some();
+        let uncounted = state.outage.is_some() || state.trust == Trust::Probation;
         if (state.pushing.is_some() || uncounted) && state.taken_until > range.start {
             let from = range.start.max(state.cursor.position);
             state.dropped_in_flight = Some(InFlight { from, stored: range.end, to: range.end, cause: Cause::Purged });

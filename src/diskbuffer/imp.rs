@@ -1,11 +1,11 @@
 //! GObject glue: pads, properties, signals, state changes.
 //!
 //! Locks, in the order in which they may be taken, each for a moment:
-//! `settings`, `state`. `session`, `ingest`, `domain` and `position` are taken alone. None is held across a push, a query, a
+//! `settings`, `state`, that of the joint cursor. `session`, `ingest`, `domain`, `position` and `manager` are taken alone. None is held across a push, a query, a
 //! signal, a message or a disk access. What `ingest` holds belongs to the sink pad's streaming thread, which takes it out
 //! while it works.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,15 @@ use gst::subclass::prelude::*;
 
 use super::delivery::Delivery;
 use super::ingest::Ingest;
+use super::joint::Moment;
+use super::managed::Manager;
 use super::properties::PROPERTIES;
-use super::resume::Resume;
+use super::resume::{Overlap, Resume};
 use super::settings::{AckMode, Settings};
 use super::state::{Activity, State};
 use super::tail::MemoryShare;
 use super::tender::ElementTender;
-use crate::store::{Domain, Mark, Store, StoreError, Stream, Totals};
+use crate::store::{Count, Domain, Mark, Store, StoreError, Stream, Totals};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("diskbuffer", gst::DebugColorFlags::empty(), Some("Durable queue on disk"))
@@ -70,6 +72,9 @@ pub struct DiskBuffer {
     pub(super) offset: AtomicI64,
     /// Stream time of what was sent last.
     position: Mutex<Option<gst::ClockTime>>,
+    manager: Mutex<Option<Arc<dyn Manager>>>,
+    /// What is not for the present downstream is to be told.
+    boundaries: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -115,6 +120,22 @@ impl DiskBuffer {
 
     pub(super) fn set_position(&self, position: Option<gst::ClockTime>) {
         *lock(&self.position) = position;
+    }
+
+    pub(super) fn manager(&self) -> Option<Arc<dyn Manager>> {
+        lock(&self.manager).clone()
+    }
+
+    pub(super) fn set_manager(&self, manager: Option<Arc<dyn Manager>>) {
+        *lock(&self.manager) = manager;
+    }
+
+    pub(super) fn wants_boundaries(&self) -> bool {
+        self.boundaries.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_boundaries(&self, wanted: bool) {
+        self.boundaries.store(wanted, Ordering::Relaxed);
     }
 
     /// Emits a signal without arguments, if anybody listens.
@@ -189,7 +210,11 @@ impl DiskBuffer {
             pending.bytes
         );
         let mut state = self.state();
-        *state = State { end, cursor, ..State::default() };
+        let State { hold, children, exchanged, trust, joint, .. } = std::mem::take(&mut *state);
+        *state = State { end, cursor, hold, children, exchanged, trust, joint, ..State::default() };
+        if let Some(joint) = &state.joint {
+            joint.open(pending.buffers > 0);
+        }
         let ledger = cursor.ledger;
         state.counters.received.add(end.totals);
         state.counters.received = state.counters.received.plus(ledger.bypassed).plus(ledger.rejected);
@@ -213,7 +238,6 @@ impl DiskBuffer {
         self.offset.store(0, Ordering::Relaxed);
         self.set_position(None);
         let settings = self.settings();
-        let overlap = settings.replay_overlap;
         let mut state = self.state();
         state.activity = Activity::Paused;
         state.closing = false;
@@ -229,19 +253,35 @@ impl DiskBuffer {
         state.delivered = false;
         state.from_disk = false;
         state.outage = None;
+        state.resend = false;
         state.live_eos = None;
+        state.eos_sent = None;
+        state.counters.accepted = Count::default();
         state.pushing = None;
         state.dropped_in_flight = None;
         (state.gap, state.skip_to) = (false, None);
         state.flushes = (0, 0);
         state.generation += 1;
-        if state.cursor.position >= state.end.sequence {
+        let (owed, leads) = state.joint.as_ref().map_or((false, true), |joint| (joint.is_owed(), joint.leads()));
+        if state.cursor.position >= state.end.sequence && !owed {
             // Nothing is owed: a resume has no business in what earlier runs have delivered.
             state.cursor.resume = state.cursor.position;
         }
         let from = Mark { sequence: state.cursor.resume, totals: state.passed };
-        state.resume = Resume::new(from, overlap);
         let cursor = state.cursor;
+        let together = state.joint.is_some();
+        drop(state);
+        // The others have to know how far back this one reaches.
+        let at = (together && cursor.resume < cursor.position)
+            .then(|| self.moment_at(&session, cursor.resume).unwrap_or(Moment::FIRST));
+        let overlap = settings.overlap();
+        // What a socket has accepted is that of all streams together: the one that leads counts for them.
+        let overlap = if leads { overlap } else { Overlap { bytes: 0, ..overlap } };
+        let mut state = self.state();
+        state.resume = Resume::new(from, at, overlap);
+        if let Some(joint) = &state.joint {
+            joint.begin(state.report(), at);
+        }
         drop(state);
         session.stream.set_cursor(cursor);
     }
@@ -299,6 +339,9 @@ impl DiskBuffer {
             state.activity = Activity::Stopped;
             state.pushing = None;
             state.sent.clear();
+            if let Some(joint) = &state.joint {
+                joint.end();
+            }
             let gone = state.tail.clear();
             let gone = state.forget(&session.stream, gone);
             session.stream.set_cursor(state.cursor);
@@ -372,6 +415,8 @@ impl ObjectSubclass for DiskBuffer {
             domain: Mutex::default(),
             offset: AtomicI64::new(0),
             position: Mutex::default(),
+            manager: Mutex::default(),
+            boundaries: AtomicBool::new(false),
         }
     }
 }

@@ -387,6 +387,7 @@ impl DiskBuffer {
                 Some(end) => end,
                 None => Mark { sequence, totals: state.end.totals },
             };
+            state.note_pending();
             let limit = memory_limit(settings);
             state.tail.shrink(limit);
             let change = match &error {

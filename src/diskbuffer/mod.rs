@@ -12,7 +12,7 @@
 //! - **Downstream fails** (`outage`): a push that returns an error, FLUSHING while this element runs, or after a first OK
 //!   NOT_LINKED or NOT_NEGOTIATED. Upstream does not notice. Delivery is tried again after `retry-interval`, then twice as
 //!   long up to `retry-max-interval`. Each time downstream gets its sticky events again and data from the keyframe at or
-//!   before the first buffer that it had not accepted, further back by `replay-overlap`, with DISCONT; if it refuses that too
+//!   before the first buffer that it had not accepted, further back by `replay-overlap` and `replay-overlap-bytes`, with DISCONT; if it refuses that too
 //!   it is flushed and tried once more. What it takes then counts when it has gone on taking for 150 ms: a `queue`
 //!   whose sink is away takes a buffer after each flush and loses it.
 //! - **Downstream refuses the caps of what is stored**: `on-unnegotiable` waits, leaves it out, or posts an error.
@@ -31,6 +31,14 @@
 //! The element has to stand after the encoder or the parser, and before muxers and network sinks. Put `h264parse` or
 //! `h265parse` before it. An upstream element cannot catch a sink's error message, so an application has to keep the pipeline
 //! alive when a sink posts one: set the sink to NULL and back, `diskbuffer` does the rest.
+//!
+//! ## What a socket has accepted
+//!
+//! OK from a network sink says that the kernel has the data, not that the peer has it: a TCP connection on loopback had accepted
+//! 4.3 MB that its peer never read. What lay there when the connection broke is gone. So `replay-overlap` (media time) and
+//! `replay-overlap-bytes` (payload) have a resume begin earlier, whichever of them reaches further back; the bytes reach back 60 s of
+//! media at most, for a slow stream would send again what arrived minutes ago. 5 s and 5 MiB are right for TCP with
+//! ordinary socket buffers. Whoever receives sees the overlap twice: `add-position-meta` tells.
 //!
 //! ## Acknowledgement
 //!
@@ -83,26 +91,40 @@ use gst::glib;
 use gst::prelude::*;
 
 mod actions;
+#[cfg(test)]
+#[allow(dead_code)]
+#[path = "../../tests/diskbuffer/common.rs"]
+mod common;
 mod delivery;
 mod giving_up;
 mod imp;
 mod ingest;
+pub(crate) mod joint;
+pub(crate) mod managed;
+#[cfg(test)]
+mod managed_tests;
 mod outcome;
 mod output;
 mod pace;
-mod properties;
+pub(crate) mod properties;
 mod push;
-mod queries;
+pub(crate) mod queries;
 mod resume;
 mod room;
 mod sent;
-mod settings;
+pub(crate) mod settings;
 mod spool;
 mod state;
 mod stats;
 mod tail;
 mod tender;
+#[allow(dead_code, reason = "for bins around this element")]
+mod together;
+#[cfg(test)]
+mod together_tests;
 mod watermark;
+
+pub(crate) use settings::AckMode;
 
 glib::wrapper! {
     /// The `diskbuffer` element.

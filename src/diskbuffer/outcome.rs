@@ -11,9 +11,11 @@ use gst::subclass::prelude::*;
 
 use super::delivery::{Attempt, Delivery};
 use super::imp::{CAT, DiskBuffer, Session};
+use super::joint::Moment;
+use super::managed::{Hold, Trust};
 use super::pace::Pace;
 use super::settings::{OnUnnegotiable, Settings};
-use super::state::{Outage, State};
+use super::state::State;
 use crate::media::buffer::Facts;
 use crate::store::{Cause, Mark, Sequence, Sync, Totals};
 
@@ -53,6 +55,8 @@ pub struct Passed {
     /// Of the first, if that is a buffer.
     pub facts: Option<Facts>,
     pub pts: Option<u64>,
+    /// Running-time domain.
+    pub domain: Option<u64>,
     /// It was left out.
     pub dropped: bool,
 }
@@ -88,7 +92,10 @@ impl DiskBuffer {
         passed: &[Passed],
     ) {
         match result {
-            Ok(_) => self.passed(d, session, passed, true),
+            Ok(_) => {
+                Self::note_given(d);
+                self.passed(d, session, passed, true);
+            }
             Err(flow) => self.refused(d, flow),
         }
     }
@@ -97,27 +104,32 @@ impl DiskBuffer {
     pub(super) fn passed(&self, d: &mut Delivery, session: &Session, passed: &[Passed], accepted: bool) {
         if let Some(probation) = &mut d.probation {
             probation.passed.extend_from_slice(passed);
-            let since = probation.since.filter(|since| accepted && since.elapsed() >= PROBATION);
             let first = accepted && probation.since.is_none();
             if first {
                 probation.since = Some(Instant::now());
             }
-            {
+            let trusted = {
                 let mut state = self.state();
                 state.pushing = None;
+                if accepted {
+                    state.count_accepted(passed);
+                }
                 let level = state.level();
                 if let Some(outage) = state.outage.as_mut().filter(|_| first) {
                     outage.waited = level;
                 }
-            }
+                let long = probation.since.is_some_and(|since| accepted && since.elapsed() >= PROBATION);
+                // What failed while it was held has to prove itself again.
+                state.trust == Trust::Confirmed || (long && state.hold != Hold::Failed)
+            };
             self.item_del.notify_all();
-            if since.is_some() {
+            if trusted {
                 self.trust(d, session);
             }
             return;
         }
         d.media = passed.iter().fold(d.media, |sum, item| sum.saturating_add(item.adds.time));
-        if self.count_passed(&d.settings, session, passed) {
+        if self.count_passed(&d.settings, session, passed, accepted) {
             d.attempts = 0;
         }
         if accepted {
@@ -128,11 +140,19 @@ impl DiskBuffer {
     /// Downstream is back for good.
     pub(super) fn trust(&self, d: &mut Delivery, session: &Session) {
         if let Some(probation) = d.probation.take() {
-            self.count_passed(&d.settings, session, &probation.passed);
+            // It was counted as accepted when it came.
+            self.count_passed(&d.settings, session, &probation.passed, false);
             d.attempts = 0;
             d.attempt = Attempt::Plain;
             self.accepted(d);
         }
+        {
+            let mut state = self.state();
+            if d.children == state.children {
+                state.trust = Trust::Given;
+            }
+        }
+        self.item_del.notify_all();
     }
 
     /// With everything delivered, what is still missing was not to be read.
@@ -160,10 +180,13 @@ impl DiskBuffer {
     }
 
     /// Counts what downstream has taken: it is acknowledged with that, or waits for it. False when it had it already.
-    pub(super) fn count_passed(&self, settings: &Settings, session: &Session, passed: &[Passed]) -> bool {
+    fn count_passed(&self, settings: &Settings, session: &Session, passed: &[Passed], accepted: bool) -> bool {
         let (overgrown, progress, crossed) = {
             let mut state = self.state();
             state.pushing = None;
+            if accepted {
+                state.count_accepted(passed);
+            }
             let before = (state.cursor.position, state.sent_until);
             let mut cut = false;
             for item in passed {
@@ -202,10 +225,12 @@ impl DiskBuffer {
     }
 
     fn cursor_moved(&self, state: &mut State, session: &Session) {
+        state.settle_resume();
         let position = state.cursor.position;
         state.tail.acknowledge(position);
         self.release(state, session);
         session.stream.set_cursor(state.cursor);
+        state.tell_resume();
     }
 
     /// Everything up to `position` has arrived where it belongs (`ack-mode=explicit`). False when it was not sent.
@@ -271,7 +296,8 @@ impl DiskBuffer {
             let mut state = self.state();
             state.delivered = true;
             state.counters.last_delivered_at = crate::store::wall_clock();
-            let ended = state.outage.take();
+            // A push that ends while downstream is being given up ends no outage.
+            let ended = if state.hold == Hold::Failed { None } else { state.outage.take() };
             if let Some(outage) = &ended {
                 state.counters.outage_time += outage.since.elapsed();
             }
@@ -323,6 +349,7 @@ impl DiskBuffer {
 
     /// Downstream has not taken a buffer.
     pub(super) fn refused(&self, d: &mut Delivery, flow: gst::FlowError) {
+        let manager = self.manager();
         let (answer, first) = {
             let mut state = self.state();
             state.pushing = None;
@@ -333,15 +360,29 @@ impl DiskBuffer {
                 self.item_del.notify_all();
                 return;
             }
-            let answer = Answer::to(flow, &state, d, d.settings.on_unnegotiable);
+            let in_order = matches!(state.hold, Hold::InOrder | Hold::AtBoundary);
+            let taken_away = in_order && flow == gst::FlowError::Flushing;
+            if state.hold == Hold::Failed || taken_away {
+                // Whoever holds it does that.
+                state.hold = Hold::Failed;
+                drop(state);
+                self.item_del.notify_all();
+                return;
+            }
+            let answer = match Answer::to(flow, &state, d, d.settings.on_unnegotiable) {
+                // Another downstream may take it.
+                Answer::LeaveOut if manager.is_some() && d.child.has_data() => Answer::Ask,
+                Answer::LeaveOut => Answer::LeaveOut,
+                _ if manager.is_some() => Answer::Ask,
+                answer => answer,
+            };
             if answer == Answer::Stop {
                 state.flow = Err(flow);
             }
-            let first = answer == Answer::Wait && state.outage.is_none();
-            if first {
-                state.counters.outages += 1;
-                state.outage = Some(Outage { since: Instant::now(), waited: Totals::default() });
+            if answer == Answer::Ask {
+                state.hold = Hold::Failed;
             }
+            let first = matches!(answer, Answer::Wait | Answer::Ask) && state.begin_outage();
             (answer, first)
         };
         self.item_del.notify_all();
@@ -373,13 +414,22 @@ impl DiskBuffer {
                 };
                 d.rewind(position.min(d.position));
             }
+            Answer::Ask => {
+                gst::info!(CAT, imp = self, "Downstream refuses data ({flow:?}); it is kept");
+                if first {
+                    self.tell_outage(&flow.to_string());
+                }
+                if let Some(manager) = manager {
+                    manager.refused(&self.obj(), flow);
+                }
+            }
             Answer::Wait => {
                 let probation = d.probation.take().filter(|probation| probation.since.is_some());
                 let buffers = |probation: Probation| probation.passed.iter().filter(|p| p.facts.is_some()).count();
                 let taken = probation.map_or(0, buffers);
                 if first {
                     gst::warning!(CAT, imp = self, "Downstream refuses data ({flow:?}); it is kept and tried again");
-                    self.tell("diskbuffer-outage", |b| b.field("reason", flow.to_string()));
+                    self.tell_outage(&flow.to_string());
                 } else if taken == 0 && d.attempt == Attempt::Plain {
                     d.attempt = Attempt::Flushing;
                     d.retry_at = Some(Instant::now());
@@ -404,7 +454,6 @@ impl DiskBuffer {
         // Forty cameras must not come back in step.
         let spread = 0.75 + 0.5 * jitter();
         d.retry_at = Some(Instant::now() + pause.mul_f64(spread));
-        self.state().pushing = None;
     }
 }
 
@@ -415,6 +464,8 @@ enum Answer {
     Stop,
     /// An outage.
     Wait,
+    /// An outage that the manager sees to.
+    Ask,
     /// What has these caps is left out.
     LeaveOut,
 }
@@ -463,6 +514,14 @@ fn give_up(state: &mut State, item: &Passed, stored: bool, before: Totals) {
     state.resume.restart(from);
 }
 
+impl State {
+    /// Downstream has taken these, for the first time or again.
+    fn count_accepted(&mut self, passed: &[Passed]) {
+        let buffers = passed.iter().filter(|item| !item.dropped && item.facts.is_some());
+        buffers.for_each(|item| self.counters.accepted.add(item.adds));
+    }
+}
+
 /// True when the GOP has become too long to be kept.
 fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     let given_up = state.dropped_in_flight.filter(|range| (range.from..range.to).contains(&item.at));
@@ -497,9 +556,8 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     state.passed = state.passed.plus(item.adds);
     let Some(facts) = &item.facts else { return false };
     let after = Mark { sequence: item.next, totals: state.passed };
-    let resumption = state.resume.acknowledged(from, after, facts, item.pts);
-    state.cursor.resume = state.cursor.resume.max(resumption.at);
-    resumption.cut
+    let at = item.domain.zip(facts.running_time).map(|(domain, time)| Moment { domain, time });
+    state.resume.acknowledged(from, after, facts, item.pts, at)
 }
 
 /// Between 0 and 1; need not be good, only different in each process and element.

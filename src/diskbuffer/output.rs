@@ -18,10 +18,8 @@ use super::push::Pending;
 use super::settings::TimestampMode;
 use crate::media::buffer::Facts;
 use crate::media::event;
-use crate::media::keyframe;
 use crate::media::nal::ParameterSets;
 use crate::media::{position, reference};
-use crate::store::Sync;
 use crate::store::domains::same_run;
 
 impl DiskBuffer {
@@ -124,15 +122,9 @@ impl DiskBuffer {
     pub(super) fn prepare(&self, d: &mut Delivery, session: &Session, item: Pending) -> Option<gst::Buffer> {
         let Pending { mut buffer, facts, passed } = item;
         self.send_sticky(d, session, facts.running_time);
-        if let Some(before) = d.skip_before {
-            if facts.leading {
-                gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
-                return None;
-            }
-            // Another slice or field of the sync point has its PTS.
-            if facts.sync != Sync::None || buffer.pts().is_none_or(|pts| pts > before) {
-                d.skip_before = None;
-            }
+        if d.leading.leaves_out(&facts, buffer.pts()) {
+            gst::debug!(CAT, imp = self, "Leaving out a leading picture: {buffer:?}");
+            return None;
         }
         let resumes = std::mem::take(&mut d.start) == Start::Discont;
         if resumes {
@@ -141,16 +133,7 @@ impl DiskBuffer {
         // What was dropped at the entrance is missing here too.
         let after_gap = std::mem::take(&mut d.after_gap) && buffer.flags().contains(gst::BufferFlags::DISCONT);
         if resumes || after_gap {
-            if facts.sync == Sync::Open {
-                d.skip_before = buffer.pts();
-            }
-            if facts.sync != Sync::None
-                && let Some(caps) = &d.caps
-                && let Some(complete) = keyframe::with_sets(caps, &d.sets, &buffer)
-            {
-                buffer = complete;
-            }
-            buffer.make_mut().set_flags(gst::BufferFlags::DISCONT);
+            buffer = d.leading.begin(&facts, d.caps.as_ref(), &d.sets, buffer);
         }
         if d.settings.add_reference_timestamp_meta || d.settings.add_position_meta {
             self.say_where(d, session, &passed, &facts, buffer.make_mut());

@@ -7,8 +7,10 @@ use gst::prelude::*;
 
 use super::settings::{DEFAULT_STREAM_NAME, Settings, Status};
 
-pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
-    let default = Settings::default();
+pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| specs(&Settings::default()));
+
+/// A class of its own needs specs of its own.
+pub fn specs(default: &Settings) -> Vec<glib::ParamSpec> {
     let fraction = |name, nick, blurb, default: f64| {
         glib::ParamSpecDouble::builder(name).nick(nick).blurb(blurb).minimum(0.0).maximum(1.0).default_value(default)
     };
@@ -173,6 +175,15 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         .mutable_ready()
         .build(),
         u64_property(
+            "replay-overlap-bytes",
+            "Replay overlap (bytes)",
+            "Payload bytes sent again after an outage or a restart, for sockets that had accepted them; replay-overlap or this, \
+             whichever reaches further back, this at most 60 s of media",
+            default.replay_overlap_bytes,
+        )
+        .mutable_ready()
+        .build(),
+        u64_property(
             "stall-timeout",
             "Stall timeout (ns)",
             "How long a push may take in PLAYING before the status says stalled, in ns; a stall is never a reason to send \
@@ -284,4 +295,4 @@ pub static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .read_only()
             .build(),
     ]
-});
+}

@@ -8,13 +8,13 @@ use gst::subclass::prelude::*;
 
 use super::delivery::{Delivery, Fetched, Start, fetch};
 use super::imp::{CAT, DiskBuffer, Session};
+use super::managed::Child;
 use super::outcome::Passed;
 use super::output::running_time;
 use super::tail::{Content, Item};
-use crate::media::buffer::{self, Facts};
-use crate::media::event::{self, Decoded};
+use crate::media::buffer::Facts;
 use crate::store::domains::same_run;
-use crate::store::{Body, Record, Sequence, Totals};
+use crate::store::{Record, Sequence, Totals};
 
 /// Caps that downstream has refused, and what was left out because of them.
 pub(super) struct Refused {
@@ -32,9 +32,9 @@ pub(super) struct Pending {
 }
 
 impl Pending {
-    fn new(item: &Item, buffer: gst::Buffer, facts: Facts) -> Self {
+    fn new(item: &Item, buffer: gst::Buffer, facts: Facts, domain: Option<u64>) -> Self {
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
-        Self { passed: Passed { facts: Some(facts), pts, ..passed(item) }, facts, buffer }
+        Self { passed: Passed { facts: Some(facts), pts, domain, ..passed(item) }, facts, buffer }
     }
 }
 
@@ -47,13 +47,18 @@ fn passed(item: &Item) -> Passed {
         stored: item.stored,
         facts: None,
         pts: None,
+        domain: None,
         dropped: false,
     }
 }
 
 impl DiskBuffer {
     pub(super) fn deliver_item(&self, d: &mut Delivery, session: &Session, mut item: Item) {
+        if let Some(boundary) = self.boundary_before(d, &item) {
+            return self.stop_before(d, item, boundary);
+        }
         let mut accepted = false;
+        let mut ended = false;
         d.missing |= !d.follows(item.sequence);
         d.expected = Some(item.sequence + 1);
         match std::mem::replace(&mut item.content, Content::Nothing) {
@@ -73,7 +78,10 @@ impl DiskBuffer {
                 }
                 let eos = event.type_() == gst::EventType::Eos;
                 match self.deliver_event(d, session, item.sequence, event) {
-                    Ok(pushed) => accepted = eos && pushed,
+                    Ok(pushed) => {
+                        accepted = eos && pushed;
+                        ended = accepted;
+                    }
                     Err(flow) => return self.refused(d, flow),
                 }
             }
@@ -83,7 +91,7 @@ impl DiskBuffer {
                     d.start = Start::Discont;
                     d.gap = true;
                 }
-                let first = Pending::new(&item, buffer, facts);
+                let first = Pending::new(&item, buffer, facts, d.domain);
                 return if d.refused_caps.is_some() {
                     self.leave_out(d, session, &first);
                 } else if facts.list_remaining > 0 {
@@ -94,6 +102,9 @@ impl DiskBuffer {
             }
         }
         self.passed(d, session, &[passed(&item)], accepted);
+        if ended {
+            self.ended(d, item.sequence);
+        }
     }
 
     fn deliver_event(
@@ -128,8 +139,22 @@ impl DiskBuffer {
         let eos = event.type_() == gst::EventType::Eos;
         gst::debug!(CAT, imp = self, "Pushing {event:?}");
         let accepted = self.srcpad.push_event(event);
-        let refused = !accepted && if eos { self.srcpad.is_linked() } else { self.is_away() };
+        let needed = self.srcpad.is_linked() || self.manager().is_some();
+        let refused = !accepted && if eos { needed } else { self.is_away() };
         if refused { Err(gst::FlowError::Flushing) } else { Ok(true) }
+    }
+
+    /// The live end of stream has gone out.
+    fn ended(&self, d: &mut Delivery, at: Sequence) {
+        d.child = Child::Ended;
+        {
+            let mut state = self.state();
+            state.eos_sent = Some(at);
+            state.settle_resume();
+        }
+        if let Some(manager) = self.manager() {
+            manager.delivered_eos(&self.obj());
+        }
     }
 
     /// Downstream was there and cannot take anything now: it has not refused the event, it has not seen it.
@@ -190,7 +215,7 @@ impl DiskBuffer {
             match std::mem::replace(&mut item.content, Content::Nothing) {
                 Content::Buffer { buffer, facts } if follows && facts.list_remaining == remaining => {
                     d.expected = Some(item.sequence + 1);
-                    return Some(Pending::new(&item, buffer, facts));
+                    return Some(Pending::new(&item, buffer, facts, d.domain));
                 }
                 Content::Sets(sets) if follows => {
                     d.expected = Some(item.sequence + 1);
@@ -234,31 +259,9 @@ impl DiskBuffer {
 
 pub(super) fn from_record(record: Record) -> Item {
     let (sequence, before, after, arrival) = (record.sequence, record.before, record.after(), record.arrival);
-    let content = match record.body {
-        Body::Buffer(header) => {
-            let facts = Facts {
-                sync: header.sync,
-                leading: header.leading,
-                list_remaining: header.list_remaining,
-                running_time: header.running_time,
-                captured_at: header.captured_at,
-                arrival: Some(arrival),
-            };
-            Content::Buffer {
-                buffer: buffer::restore(&header, record.payload, &mut |name| {
-                    gst::debug!(CAT, "Nobody here knows the meta {name}: left out");
-                }),
-                facts,
-            }
-        }
-        Body::Event | Body::State { .. } => match event::decode(record.payload.as_ref()) {
-            Decoded::Event(event) => Content::Event(event),
-            Decoded::Domain(domain) => Content::Domain(domain),
-            Decoded::ParameterSets(sets) => Content::Sets(sets),
-            Decoded::Nothing => Content::Nothing,
-        },
-        Body::Snapshot(_) => Content::Nothing,
-    };
+    let content = Content::of(record.body, record.payload, arrival, &mut |name| {
+        gst::debug!(CAT, "Nobody here knows the meta {name}: left out");
+    });
     let adds = after.since(before);
     Item { sequence, before, adds, stored: true, arrived: None, coded: None, content }
 }

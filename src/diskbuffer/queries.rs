@@ -4,6 +4,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::DiskBuffer;
+use super::managed::Hold;
 
 /// The memory feature that is not system memory, if there is one.
 pub fn foreign_memory(caps: &gst::CapsRef) -> Option<String> {
@@ -16,8 +17,31 @@ pub fn foreign_memory(caps: &gst::CapsRef) -> Option<String> {
     })
 }
 
+/// What can be stored, with what is best stored first.
+pub(crate) fn storable(caps: gst::Caps) -> gst::Caps {
+    whole_units_first(readable(caps))
+}
+
+/// One access unit a buffer is what can be cut at a keyframe: a parser that may choose takes what comes first.
+fn whole_units_first(caps: gst::Caps) -> gst::Caps {
+    let whole = |structure: &gst::StructureRef| {
+        let is_open = matches!(structure.name().as_str(), "video/x-h264" | "video/x-h265")
+            && structure.get::<&str>("alignment").is_err();
+        let mut whole = structure.to_owned();
+        whole.set("alignment", "au");
+        let fits = is_open && (!structure.has_field("alignment") || structure.can_intersect(&whole));
+        fits.then_some(whole)
+    };
+    let mut first: gst::Caps = caps.iter().filter_map(whole).collect();
+    if first.is_empty() {
+        return caps;
+    }
+    first.make_mut().append(caps);
+    first
+}
+
 /// Leaves out what is in memory that cannot be read.
-fn storable(caps: gst::Caps) -> gst::Caps {
+fn readable(caps: gst::Caps) -> gst::Caps {
     if caps.is_any() || foreign_memory(&caps).is_none() {
         return caps;
     }
@@ -49,7 +73,10 @@ impl DiskBuffer {
                 // Foreign memory is not in the answer to a caps query. When its caps come all the same they have to get as far
                 // as the refusal that says what to do. And once something was delivered or waits, downstream is no longer
                 // asked: it may be away, or be another one when these caps get there.
-                let decided = foreign_memory(&caps).is_some() || self.state().is_under_way();
+                let decided = foreign_memory(&caps).is_some() || {
+                    let state = self.state();
+                    state.is_under_way() || state.hold != Hold::Released
+                };
                 let accepted = decided || self.srcpad.peer_query_accept_caps(&caps);
                 q.set_result(accepted);
                 true
@@ -120,5 +147,24 @@ impl DiskBuffer {
         }
         self.item_add.notify_all();
         self.item_del.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_access_units_come_first() {
+        gst::init().unwrap();
+        let order = |text: &str| {
+            let caps = storable(text.parse().unwrap());
+            caps.iter().map(|s| s.get::<String>("alignment").unwrap_or_default()).collect::<Vec<_>>()
+        };
+        assert_eq!(order("video/x-h264, alignment={nal, au}"), ["au", ""]);
+        assert_eq!(order("video/x-h265, stream-format=hvc1; video/x-h264, alignment=nal"), ["au", "", "nal"]);
+        assert_eq!(order("video/x-h264, alignment=au"), ["au"]);
+        assert_eq!(order("video/x-vp8"), [""]);
+        assert!(storable(gst::Caps::new_any()).is_any());
     }
 }

@@ -126,6 +126,9 @@ impl DiskBuffer {
         };
         self.item_add.notify_one();
         self.tell_dropped(reason.reason(), cursor.position, to.sequence - 1, with(dropped, rejected));
+        if kept {
+            self.others_drop(session, to.sequence);
+        }
         if reason == Full::Disk {
             self.let_disk_settle(session);
         }

@@ -126,6 +126,7 @@ mod tests {
             stored: true,
             facts: Some(Facts { sync, ..Facts::default() }),
             pts: None,
+            domain: None,
             dropped: false,
         }
     }

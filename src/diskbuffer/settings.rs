@@ -6,6 +6,7 @@ use std::time::Duration;
 use gst::glib;
 use gst::prelude::*;
 
+use super::resume::Overlap;
 use crate::media::keyframe::Source;
 use crate::store::{Durability as StoreDurability, RecoveryMode, Retention, StoreOptions};
 
@@ -212,6 +213,7 @@ pub struct Settings {
     pub max_memory_bytes: u64,
     pub ack_mode: AckMode,
     pub replay_overlap: u64,
+    pub replay_overlap_bytes: u64,
     pub timestamp_mode: TimestampMode,
     pub flush_mode: FlushMode,
     pub keyframe_detection: KeyframeDetection,
@@ -252,6 +254,7 @@ impl Default for Settings {
             max_memory_bytes: 8 << 20,
             ack_mode: AckMode::default(),
             replay_overlap: 0,
+            replay_overlap_bytes: 0,
             timestamp_mode: TimestampMode::default(),
             flush_mode: FlushMode::default(),
             keyframe_detection: KeyframeDetection::default(),
@@ -280,11 +283,11 @@ impl Default for Settings {
 impl Settings {
     /// The directory to use: the property, else one below systemd's state directory.
     pub fn resolved_location(&self) -> Option<PathBuf> {
-        self.location.clone().or_else(|| {
-            let dirs = std::env::var_os("STATE_DIRECTORY")?;
-            let first = std::env::split_paths(&dirs).next().filter(|p| !p.as_os_str().is_empty())?;
-            Some(first.join("streambuffer"))
-        })
+        crate::location::resolve(self.location.as_deref())
+    }
+
+    pub fn overlap(&self) -> Overlap {
+        Overlap { time: self.replay_overlap, bytes: self.replay_overlap_bytes }
     }
 
     pub fn store_options(&self) -> StoreOptions {
@@ -337,6 +340,7 @@ impl Settings {
             "max-memory-bytes" => self.max_memory_bytes = get(value),
             "ack-mode" => self.ack_mode = get(value),
             "replay-overlap" => self.replay_overlap = get(value),
+            "replay-overlap-bytes" => self.replay_overlap_bytes = get(value),
             "timestamp-mode" => self.timestamp_mode = get(value),
             "flush-mode" => self.flush_mode = get(value),
             "keyframe-detection" => self.keyframe_detection = get(value),
@@ -375,6 +379,7 @@ impl Settings {
             "max-memory-bytes" => self.max_memory_bytes.to_value(),
             "ack-mode" => self.ack_mode.to_value(),
             "replay-overlap" => self.replay_overlap.to_value(),
+            "replay-overlap-bytes" => self.replay_overlap_bytes.to_value(),
             "timestamp-mode" => self.timestamp_mode.to_value(),
             "flush-mode" => self.flush_mode.to_value(),
             "keyframe-detection" => self.keyframe_detection.to_value(),

@@ -6,6 +6,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::joint::Membership;
+use super::managed::{Hold, Trust};
 use super::resume::Resume;
 use super::sent::Sent;
 use super::settings::{Persist, Settings, Status};
@@ -50,6 +52,8 @@ pub struct Outage {
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Counters {
     pub received: Count,
+    /// By downstream in this run, repeats included.
+    pub accepted: Count,
     pub replayed: Count,
     pub outages: u32,
     pub outage_time: Duration,
@@ -87,6 +91,8 @@ pub struct State {
     pub end: Mark,
     pub cursor: CursorRecord,
     pub resume: Resume,
+    /// The streams that begin and drop together with this one. Kept from run to run.
+    pub joint: Option<Membership>,
     pub tail: Tail,
     /// Waits to be acknowledged.
     pub sent: Sent,
@@ -123,6 +129,8 @@ pub struct State {
     pub caps: Option<gst::Caps>,
     /// The end of stream that nothing has followed yet.
     pub live_eos: Option<Sequence>,
+    /// The last that downstream has taken.
+    pub eos_sent: Option<Sequence>,
     /// A push is under way since then.
     pub pushing: Option<Instant>,
     /// Downstream has accepted a buffer in this run.
@@ -130,6 +138,15 @@ pub struct State {
     /// What is delivered comes from the disk.
     pub from_disk: bool,
     pub outage: Option<Outage>,
+    /// Kept from run to run, as what follows.
+    pub hold: Hold,
+    /// How often downstream was exchanged.
+    pub children: u64,
+    /// How many of these exchanges delivery has taken note of.
+    pub exchanged: u64,
+    pub trust: Trust,
+    /// Downstream was exchanged because it had failed: what it took last may not have arrived.
+    pub resend: bool,
     /// Why the disk refuses.
     pub fault: Option<String>,
     /// Dropped while being pushed: counts as delivered if the push succeeds.
@@ -160,6 +177,7 @@ impl Default for State {
             end: Mark::default(),
             cursor: CursorRecord::default(),
             resume: Resume::default(),
+            joint: None,
             tail: Tail::default(),
             sent: Sent::default(),
             taken_until: 0,
@@ -179,10 +197,16 @@ impl Default for State {
             began: 0,
             caps: None,
             live_eos: None,
+            eos_sent: None,
             pushing: None,
             delivered: false,
             from_disk: false,
             outage: None,
+            hold: Hold::default(),
+            children: 0,
+            exchanged: 0,
+            trust: Trust::default(),
+            resend: false,
             fault: None,
             dropped_in_flight: None,
             rate_changed: false,

@@ -10,9 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use super::settings::Settings;
-use crate::media::buffer::Facts;
+pub use crate::media::content::Content;
 use crate::media::event::Coded;
-use crate::media::nal::ParameterSets;
 use crate::store::{Count, Sequence, Sync, Totals};
 
 /// Elements of this process that have a store open; they share what `process-memory-bytes` allows.
@@ -55,21 +54,6 @@ pub struct Item {
     /// What has to be stored later, unless it is a buffer.
     pub coded: Option<Arc<Coded>>,
     pub content: Content,
-}
-
-#[derive(Debug, Clone)]
-pub enum Content {
-    Buffer {
-        buffer: gst::Buffer,
-        facts: Facts,
-    },
-    Event(gst::Event),
-    /// What follows counts its running time from another zero.
-    Domain(u64),
-    /// The parameter sets in force.
-    Sets(ParameterSets),
-    /// Has its place in the order and nothing to say.
-    Nothing,
 }
 
 impl Item {
@@ -303,6 +287,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::buffer::Facts;
 
     fn item(sequence: Sequence, size: usize, stored: bool) -> Item {
         Item {

@@ -42,6 +42,7 @@ impl DiskBuffer {
         if settings.max_age > 0 {
             self.expire(&session, Duration::from_nanos(settings.max_age));
         }
+        self.keep_up_with_others(&session);
         let known = self.state().clock_steps;
         for step in session.stream.store().clock_steps(known) {
             self.state().clock_steps = step.number;

@@ -139,7 +139,8 @@ pub fn slot(event: &gst::EventRef) -> Option<Slot> {
     Some(Slot { rank: rank(event.type_()), name })
 }
 
-fn rank(kind: gst::EventType) -> u32 {
+/// The rank of a sticky event's slot.
+pub fn rank(kind: gst::EventType) -> u32 {
     kind.into_glib() as u32
 }
 

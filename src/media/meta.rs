@@ -12,7 +12,7 @@ use bitcode::{Decode, DecodeOwned, Encode};
 use gst::glib;
 use gst::glib::translate::{IntoGlib, ToGlibPtr, from_glib_none};
 
-use crate::media::{clock_time, text};
+use crate::media::{clock_time, reference, text};
 use crate::store::MetaRecord;
 
 const REFERENCE: &str = "GstReferenceTimestampMeta";
@@ -205,6 +205,16 @@ fn coded(meta: &gst::MetaRef<gst::Meta>, unknown: &mut impl FnMut(&str)) -> Opti
         }
     }
     None
+}
+
+/// Capture time that a stored buffer brought along, as [`reference::utc`] would tell it.
+pub fn captured_at(metas: &[MetaRecord]) -> Option<i64> {
+    let mut told = reference::Told::default();
+    for stored in metas.iter().filter(|record| record.name == REFERENCE).filter_map(read::<Reference>) {
+        let kind = stored.caps.split([',', '(', ';']).next().unwrap_or_default();
+        told.add(kind.trim(), stored.timestamp);
+    }
+    told.utc()
 }
 
 /// The error is the name to report.

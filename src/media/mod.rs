@@ -3,10 +3,12 @@
 //! What goes in comes out equal (payload, timestamps, offsets, flags, sticky and custom events); what cannot be written
 //! down says so and passes from memory only.
 
+pub mod beginning;
 pub(crate) mod bits;
 pub mod buffer;
 #[cfg(test)]
 mod clips;
+pub mod content;
 pub mod event;
 pub mod keyframe;
 pub mod meta;

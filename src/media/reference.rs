@@ -16,19 +16,37 @@ pub fn attach(buffer: &mut gst::BufferRef, captured_at: i64) {
     }
 }
 
-/// Capture time that the buffer brings along, in ns since 1970: it wins over the time of arrival. Unix time is preferred to
-/// NTP time.
+/// Capture time that the buffer brings along, in ns since 1970: it wins over the time of arrival.
 pub fn utc(buffer: &gst::BufferRef) -> Option<i64> {
-    let mut from_ntp = None;
+    let mut told = Told::default();
     for meta in buffer.iter_meta::<gst::ReferenceTimestampMeta>() {
-        let time = meta.timestamp().nseconds();
-        match meta.reference().structure(0)?.name().as_str() {
-            "timestamp/x-unix" => return i64::try_from(time).ok(),
-            "timestamp/x-ntp" => from_ntp = time.checked_sub(NTP_TO_UNIX).and_then(|time| i64::try_from(time).ok()),
+        if let Some(kind) = meta.reference().structure(0) {
+            told.add(kind.name(), meta.timestamp().nseconds());
+        }
+    }
+    told.utc()
+}
+
+/// What the reference timestamps of a buffer tell. The first Unix time is preferred to NTP time.
+#[derive(Default)]
+pub struct Told {
+    unix: Option<Option<i64>>,
+    ntp: Option<i64>,
+}
+
+impl Told {
+    /// One of this kind, in ns.
+    pub fn add(&mut self, kind: &str, time: u64) {
+        match kind {
+            "timestamp/x-unix" => _ = self.unix.get_or_insert(i64::try_from(time).ok()),
+            "timestamp/x-ntp" => self.ntp = time.checked_sub(NTP_TO_UNIX).and_then(|time| i64::try_from(time).ok()),
             _ => {}
         }
     }
-    from_ntp
+
+    pub fn utc(&self) -> Option<i64> {
+        self.unix.unwrap_or(self.ntp)
+    }
 }
 
 #[cfg(test)]

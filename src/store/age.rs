@@ -1,11 +1,12 @@
 //! What delivered data is kept for replay, and what is too old to stay.
 //!
 //! The log start of a stream lies at or below the resume point of its cursor. Without retention it is the resume point. With
-//! it the thread that tends the log moves it from sync point to sync point:
+//! it, and while consumers need what was delivered, the thread that tends the log moves it from sync point to sync point:
 //!
 //! - retention by time keeps at least that much, by bytes at most; with both, the sooner one counts;
-//! - `total_bytes` bounds what is kept and what is pending together, and a file system at its floor ends retention: limits
-//!   come first;
+//! - what a consumer with a valid lease needs stays as well (see `leases`);
+//! - `total_bytes` bounds what is kept and what is pending together, and a file system at its floor takes the oldest (see
+//!   `floor`): limits come first;
 //! - nothing that has reached `max_age` stays. What is pending is given up by whoever delivers it ([`Stream::expired_until`]); of a
 //!   stream that nobody holds it is given up here and counted as expired. A stream keeps the `max_age` of its last owner;
 //!   one that never had any takes the longest of the others.
@@ -24,7 +25,7 @@ use super::error::StoreError;
 use super::log::{Log, lock};
 use super::record::Sequence;
 use super::schema::{CursorRecord, IndexEntry};
-use super::stream::{Mark, StreamLog};
+use super::stream::{Mark, Progress, StreamLog};
 
 /// Sync points that the log start passes in one round.
 const ROUNDS: usize = 4096;
@@ -61,12 +62,22 @@ pub struct Start {
     next: Option<(Sequence, IndexEntry)>,
 }
 
+/// What decides on a log start.
+struct Kept {
+    cursor: CursorRecord,
+    retention: Retention,
+    start: Start,
+    held: Option<Sequence>,
+    settled: bool,
+}
+
 impl Log {
     /// Moves the log starts of streams that keep delivered data, and gives up what is too old. After how long it wants to be
     /// called again.
     pub fn retire(&self) -> Option<Duration> {
         let streams = self.stream_list();
         let longest = longest_age(&streams);
+        self.keep_to_floor(&streams);
         let mut again: Option<Duration> = None;
         for stream in &streams {
             if !stream.is_attached() {
@@ -90,16 +101,19 @@ impl Log {
     }
 
     fn move_log_start(&self, stream: &StreamLog, longest: Duration) -> Result<Option<Duration>, StoreError> {
-        let (mut cursor, retention, mut start) = stream.kept();
-        if cursor.log_start >= cursor.resume {
+        let Kept { mut cursor, retention, mut start, held, settled } = stream.kept();
+        let attached = stream.is_attached();
+        if cursor.log_start >= cursor.resume || (attached && !settled) {
             return Ok(None);
         }
-        let attached = stream.is_attached();
         let max_age = match Duration::from_nanos(cursor.max_age) {
             own if own.is_zero() && !attached => longest,
             own => own,
         };
-        if (attached && !retention.keeps_delivered()) || self.space.is_low() {
+        // Beyond it somebody needs what was delivered.
+        let goal = held.map_or(cursor.resume, |held| held.min(cursor.resume));
+        let unwanted = attached && !retention.keeps_delivered();
+        if unwanted && goal == cursor.resume {
             stream.set_log_start(cursor.resume, cursor.totals.bytes, Start::default());
             return Ok(None);
         }
@@ -107,13 +121,18 @@ impl Log {
         let mut due = None;
         for _ in 0..ROUNDS {
             if start.at != cursor.log_start {
-                start = Start { at: cursor.log_start, arrival: self.arrival_at(stream, cursor.log_start)?, next: None };
+                start = Start {
+                    at: cursor.log_start,
+                    arrival: self.view(stream).arrival_at(cursor.log_start)?,
+                    next: None,
+                };
             }
             if start.next.is_none() {
-                start.next = self.next_sync(stream, cursor.log_start, |_, _| true)?;
+                start.next = self.view(stream).next_sync(cursor.log_start, |_, _| true)?;
             }
             let Some((sequence, entry)) = start.next.filter(|next| next.0 <= cursor.resume) else {
-                if cursor.totals.bytes.saturating_sub(cursor.log_start_bytes) > MAX_UNINDEXED {
+                let unindexed = cursor.totals.bytes.saturating_sub(cursor.log_start_bytes);
+                if unindexed > MAX_UNINDEXED && goal == cursor.resume {
                     (cursor.log_start, cursor.log_start_bytes) = (cursor.resume, cursor.totals.bytes);
                     start = Start::default();
                 }
@@ -126,9 +145,11 @@ impl Log {
                 Some(arrival) if !limit.is_zero() => Some(limit.saturating_sub(self.time.age(arrival))),
                 _ => None,
             };
-            let times = [late(retention.time, Some(entry.arrival)), late(max_age, start.arrival)];
-            due = times.into_iter().flatten().min();
-            if past(retention.bytes, held) || past(retention.total_bytes, stored) || due == Some(Duration::ZERO) {
+            let too_old = late(max_age, start.arrival);
+            let too_long = late(retention.time, Some(entry.arrival)).filter(|_| sequence <= goal);
+            due = too_old.into_iter().chain(too_long).min();
+            let unneeded = sequence <= goal && (unwanted || past(retention.bytes, held));
+            if unneeded || past(retention.total_bytes, stored) || due == Some(Duration::ZERO) {
                 (cursor.log_start, cursor.log_start_bytes) = (sequence, entry.totals.bytes);
                 start = Start { at: sequence, arrival: Some(entry.arrival), next: None };
                 due = Some(Duration::ZERO);
@@ -147,11 +168,11 @@ impl Log {
         }
         let cursor = stream.cursor();
         let too_old = |arrival| self.time.age(arrival) >= max_age;
-        if !self.arrival_at(stream, cursor.resume)?.is_some_and(too_old) {
+        if !self.view(stream).arrival_at(cursor.resume)?.is_some_and(too_old) {
             return Ok(None);
         }
         let end = stream.written_mark();
-        let young = self.next_sync(stream, cursor.resume, |_, entry| !too_old(entry.arrival))?;
+        let young = self.view(stream).next_sync(cursor.resume, |_, entry| !too_old(entry.arrival))?;
         Ok(Some(young.map_or(end, |(sequence, entry)| Mark { sequence, totals: entry.totals })))
     }
 
@@ -207,12 +228,13 @@ impl StreamLog {
         self.attached.load(Ordering::Acquire)
     }
 
-    fn kept(&self) -> (CursorRecord, Retention, Start) {
+    fn kept(&self) -> Kept {
         let progress = lock(&self.progress);
-        (progress.cursor, progress.retention, progress.start)
+        let Progress { cursor, retention, start, held, settled, .. } = *progress;
+        Kept { cursor, retention, start, held, settled }
     }
 
-    fn set_log_start(&self, sequence: Sequence, bytes: u64, start: Start) {
+    pub fn set_log_start(&self, sequence: Sequence, bytes: u64, start: Start) {
         let mut progress = lock(&self.progress);
         progress.start = start;
         let sequence = sequence.min(progress.cursor.resume);

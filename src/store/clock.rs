@@ -114,13 +114,23 @@ pub struct ClockRecord {
 }
 
 /// FNV-1a with 128 bits; 0 for nothing.
-fn digest(name: &str) -> u128 {
+pub fn digest(name: &str) -> u128 {
     const BASIS: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
     const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
     if name.is_empty() {
         return 0;
     }
     name.bytes().fold(BASIS, |hash, byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME))
+}
+
+/// Digest of the name of this boot; 0 when the machine does not say it.
+pub fn boot_digest(clock: &dyn Clock) -> u128 {
+    digest(&clock.boot_id())
+}
+
+/// Whether a wall clock that may not be synchronised can be believed.
+pub fn is_plausible(wall: i64) -> bool {
+    wall >= PLAUSIBLE
 }
 
 /// The wall clock was set.

@@ -5,6 +5,7 @@
 //! location/LOCK      locked by the process that has the store open
 //! location/HIGHWATER how far the streams had come
 //! location/aside/    what could not be used
+//! location/consumers/ where readers stand
 //! location/ballast   space set aside for a disk that fills up
 //! location/db/       RocksDB
 //! ```
@@ -175,6 +176,11 @@ pub fn create(path: &Path) -> Result<(), StoreError> {
         _ => {}
     }
     sync_directory(parent).map_err(failed)
+}
+
+/// Whether there is a store, or nothing yet; refuses what is not ours. Changes nothing.
+pub fn is_store(path: &Path) -> Result<bool, StoreError> {
+    Ok(check(path)? == Found::Store && path.join(DATABASE).join("CURRENT").exists())
 }
 
 /// Reads `FORMAT` and refuses what is not ours. Changes nothing.

@@ -25,6 +25,18 @@ pub enum StoreError {
     Conflict { path: PathBuf, option: &'static str, open: String, asked: String },
     #[error("{path}: the stream \"{stream}\" is in use by another element; give each a stream-name of its own")]
     StreamInUse { path: PathBuf, stream: String },
+    #[error("{path}: there is no store to be read: {reason}; give the location that a diskbuffer writes to")]
+    NoStore { path: PathBuf, reason: String },
+    #[error("{path}: {}", no_stream(stream.as_deref(), names))]
+    NoStream { path: PathBuf, stream: Option<String>, names: Vec<String> },
+    #[error(
+        "{path}: the consumer \"{consumer}\" of the stream \"{stream}\" is in use; give each consumer a name of its own"
+    )]
+    ConsumerInUse { path: PathBuf, stream: String, consumer: String },
+    #[error(
+        "{path}: its {needed} files need more open files than this process may have ({limit}); raise the limit (ulimit -n)"
+    )]
+    TooManyFiles { path: PathBuf, needed: u64, limit: u64 },
     #[error("{path}: holds {0} streams already, no more are possible", super::schema::MAX_STREAMS)]
     TooManyStreams { path: PathBuf },
     #[error("{path}: no space left on the device; make room or lower the limits ({source})")]
@@ -83,5 +95,15 @@ impl StoreError {
         } else {
             StoreError::Database { path, source }
         }
+    }
+}
+
+fn no_stream(stream: Option<&str>, names: &[String]) -> String {
+    let list = names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    match stream {
+        Some(stream) if names.is_empty() => format!("holds no stream \"{stream}\", and no other one yet"),
+        Some(stream) => format!("holds no stream \"{stream}\"; it holds {list}"),
+        None if names.is_empty() => "holds no stream yet".to_owned(),
+        None => format!("holds several streams: {list}; name one of them"),
     }
 }

@@ -134,7 +134,6 @@ impl Extents {
         }
     }
 
-    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -159,6 +158,20 @@ impl Extents {
             })
             .take(limit)
             .collect()
+    }
+
+    /// The stretch in which the last number before `sequence` lies.
+    pub fn span_before(&self, stream: u32, sequence: Sequence) -> Option<Span> {
+        let mut index = self.locate(stream, sequence.saturating_sub(1)) + 1;
+        while let Some(before) = index.checked_sub(1) {
+            index = before;
+            let first = self.first(index, stream)?.sequence;
+            let end = self.first(index + 1, stream).map(|f| f.sequence);
+            if first < sequence && end != Some(first) {
+                return Some(Span { extent: self.entries[index].id, first, end });
+            }
+        }
+        None
     }
 
     /// The extents with something of `stream` up to the one in which `sequence` lies, in order.
@@ -248,6 +261,30 @@ impl Extents {
     pub fn all_within(&self, first: u32, last: u32) -> bool {
         let index = self.entries.partition_point(|e| e.id < first);
         self.entries.range(index..).take_while(|e| e.id <= last).count() as u64 == u64::from(last - first) + 1
+    }
+
+    /// The oldest extents of which nothing is pending, until `wanted` payload bytes are in them: how many there are, and where
+    /// each stream with some of it goes on. `resumes` tells where what is pending begins.
+    pub fn oldest_delivered(&self, wanted: u64, resumes: &HashMap<u32, Sequence>) -> (u64, HashMap<u32, Sequence>) {
+        let (mut bytes, mut goals) = (0, HashMap::new());
+        for (index, entry) in self.entries.iter().enumerate().take(self.entries.len().saturating_sub(1)) {
+            if bytes >= wanted {
+                break;
+            }
+            let appended = entry.live.iter().map(|(stream, bytes)| {
+                (*stream, self.first(index + 1, *stream).map_or(Sequence::MAX, |first| first.sequence), *bytes)
+            });
+            let parts: Vec<_> = appended.chain(entry.kept.iter().copied()).collect();
+            if parts.iter().any(|(stream, end, _)| resumes.get(stream).is_none_or(|resume| resume < end)) {
+                continue;
+            }
+            for (stream, end, part) in parts {
+                let goal = goals.entry(stream).or_insert(end);
+                *goal = end.max(*goal);
+                bytes += part;
+            }
+        }
+        (bytes, goals)
     }
 
     fn closed(&self) -> impl Iterator<Item = &Entry> {
@@ -383,6 +420,17 @@ mod tests {
         assert_eq!(extents.mostly_dead(5000), None);
         extents.compacted(run);
         assert_eq!(extents.mostly_dead(1), None);
+    }
+
+    #[test]
+    fn the_oldest_that_is_not_pending_makes_room() {
+        let extents = table();
+        let resumes = |one, two| HashMap::from([(1, one), (2, two)]);
+        assert_eq!(extents.oldest_delivered(1, &resumes(99, 99)), (90, HashMap::from([(1, 10)])));
+        assert_eq!(extents.oldest_delivered(91, &resumes(99, 99)), (190, HashMap::from([(1, 20)])));
+        assert_eq!(extents.oldest_delivered(1000, &resumes(99, 99)), (330, HashMap::from([(1, 30), (2, 5)])));
+        assert_eq!(extents.oldest_delivered(1000, &resumes(99, 3)), (190, HashMap::from([(1, 20)])));
+        assert_eq!(extents.oldest_delivered(1000, &resumes(5, 3)), (0, HashMap::new()));
     }
 
     #[test]

@@ -172,7 +172,7 @@ impl Stream {
         let mut gops: Option<Found> = None;
         let mut open: Vec<Record> = Vec::new();
         loop {
-            let chunk = log.read(stream, at, CHUNK_RECORDS, CHUNK_BYTES)?;
+            let chunk = log.view(stream).read(at, CHUNK_RECORDS, CHUNK_BYTES)?;
             for record in chunk.records.into_iter().take_while(|record| record.sequence < until) {
                 *scanned += record.payload.len() as u64;
                 match &record.body {
@@ -224,7 +224,7 @@ impl Stream {
         // Changes of state stay anyway, and one at the beginning would take the place of the copies' snapshot.
         'lead: while from < to {
             let before = from;
-            for record in log.read(stream, from, CHUNK_RECORDS, CHUNK_BYTES)?.records {
+            for record in log.view(stream).read(from, CHUNK_RECORDS, CHUNK_BYTES)?.records {
                 if record.sequence != from || !matches!(record.body, Body::State { .. } | Body::Snapshot(_)) {
                     break 'lead;
                 }
@@ -242,13 +242,13 @@ impl Stream {
         let mut encoder = Encoder::default();
         let mut at = Some(from);
         'copy: while let Some(next) = at {
-            let pieces = log.pieces(stream, next);
+            let pieces = log.view(stream).pieces(next);
             for piece in pieces.list {
                 if piece.from >= to {
                     break 'copy;
                 }
                 let mut cut = to;
-                log.each_state(stream, &Piece { to: piece.to.min(to), ..piece }, |record| {
+                log.view(stream).each_state(&Piece { to: piece.to.min(to), ..piece }, |record| {
                     if record.sequence < cut && copies.bytes >= full {
                         cut = record.sequence;
                     } else if record.sequence < cut && !matches!(record.body, Body::Snapshot(_)) {
@@ -377,7 +377,7 @@ impl Log {
         copies: Copies,
         purged: bool,
     ) -> Result<Hole, StoreError> {
-        let state = self.state_at(stream, from)?;
+        let state = self.view(stream).state_at(from)?;
         let arrival = self.time.arrival();
         let mut encoder = Encoder::default();
         let body = Body::Snapshot(state.into_iter().collect());

@@ -76,6 +76,9 @@ pub struct Space {
     floor: u64,
     free: AtomicU64,
     has_ballast: AtomicBool,
+    /// Of a file system that is only pretended, unless 0.
+    #[cfg(test)]
+    size: AtomicU64,
 }
 
 impl Space {
@@ -96,6 +99,8 @@ impl Space {
                 fs::metadata(&ballast).is_ok_and(|meta| meta.blocks() * 512 >= ballast_size(memtable)),
             ),
             ballast,
+            #[cfg(test)]
+            size: AtomicU64::new(0),
         };
         space.restore_ballast();
         Ok(space)
@@ -107,6 +112,11 @@ impl Space {
 
     /// Asks the file system.
     pub fn refresh(&self) {
+        #[cfg(test)]
+        if let size @ 1.. = self.size.load(Ordering::Relaxed) {
+            let used = super::directory::bytes_below(&self.path);
+            return self.free.store(size.saturating_sub(used), Ordering::Relaxed);
+        }
         if let Ok(stat) = statvfs(&self.path) {
             self.free.store(stat.f_bavail.saturating_mul(stat.f_frsize), Ordering::Relaxed);
         }
@@ -115,6 +125,23 @@ impl Space {
     /// Below the floor, as of the last look.
     pub fn is_low(&self) -> bool {
         self.free.load(Ordering::Relaxed) < self.floor
+    }
+
+    /// What is missing to come some way above the floor.
+    pub fn shortage(&self) -> u64 {
+        (self.floor + self.memtable * 4).saturating_sub(self.free())
+    }
+
+    /// Goes on as if the file system had this many bytes, for the store alone.
+    #[cfg(test)]
+    pub fn pretend(&self, size: u64) {
+        self.size.store(size, Ordering::Relaxed);
+        self.refresh();
+    }
+
+    #[cfg(test)]
+    pub fn floor(&self) -> u64 {
+        self.floor
     }
 
     pub fn free(&self) -> u64 {

@@ -66,6 +66,12 @@ impl Holes {
         self.0.get(self.0.partition_point(|hole| hole.from <= sequence))
     }
 
+    /// Where the last one ends that ends at or before `sequence`.
+    pub fn end_before(&self, sequence: Sequence) -> Option<Sequence> {
+        let index = self.0.partition_point(|hole| hole.to <= sequence);
+        index.checked_sub(1).map(|index| self.0[index].to)
+    }
+
     /// What is added to the sums of records at `sequence`, for the holes behind it.
     pub fn shift(&self, sequence: Sequence) -> Totals {
         let index = self.0.partition_point(|hole| hole.from <= sequence);

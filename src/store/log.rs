@@ -16,10 +16,12 @@ use super::durability::{Commits, Durability};
 use super::error::StoreError;
 use super::extents::{Extents, First};
 use super::fault::Fault;
+use super::floor::Relief;
 use super::gate::{Gate, Switch, Ticket};
 use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
 use super::highwater::{Gauge, HighWater};
+use super::leases::Leases;
 use super::record::{self, Body, Header};
 use super::retention::{LogStarts, drop_below_log_start};
 use super::salvage::{self, Incident, RecoveryMode};
@@ -85,6 +87,8 @@ pub struct Log {
     /// Damage was met.
     doubtful: AtomicBool,
     pub gauge: Mutex<Gauge>,
+    pub leases: Leases,
+    pub relief: Relief,
     /// What the openers of streams have to be told.
     pub incidents: Mutex<Vec<Incident>>,
     /// Ends as a killed process does.
@@ -248,10 +252,14 @@ impl Log {
             fault: Fault::default(),
             doubtful: AtomicBool::new(false),
             gauge: Mutex::new(Gauge::after(&high)),
+            leases: Leases::default(),
+            relief: Relief::default(),
             incidents: Mutex::new(incidents),
             #[cfg(test)]
             abandoned: AtomicBool::new(false),
         };
+        // Before anything is trimmed.
+        log.honour_leases();
         log.begin_extent(id)?;
         for stream in log.stream_list() {
             let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();

@@ -7,6 +7,7 @@
 //!   nothing wanted in them are removed whole, also on a full disk.
 //! - Reading costs one seek and then runs; memory does not grow with what is stored.
 //! - A directory that is not a store, is of a newer format, or belongs to another process is left untouched.
+//! - Any number of readers beside the one writer, in any number of processes; what they still need is kept while limits allow.
 //!
 //! Never: a lock held while the disk works, except by the one who is being served; a file opened before `FORMAT` was read;
 //! a sequence number used twice.
@@ -17,11 +18,15 @@
 //! accounting, `budget` memory, `health` the disk's limits, `handle` the database that can be opened again, `durability` syncs,
 //! `fault` disks that refuse, `salvage` and `survey` stores that are damaged, `framing` and `walk` around damage, `aside` what
 //! could not be used, `highwater` how far the streams had come, `directory` and `registry` who has the store open.
+//!
+//! Beside the one who writes: [`StreamReader`] reads in any process, `replica` and `files` follow what another one writes,
+//! `seek` finds sync points by time, `consumer` and `leases` keep where readers stand and what they need, `floor` makes room.
 
 mod age;
 mod aside;
 mod budget;
 pub mod clock;
+mod consumer;
 mod cursor;
 mod directory;
 pub mod domains;
@@ -29,6 +34,8 @@ mod durability;
 mod error;
 mod extents;
 mod fault;
+mod files;
+mod floor;
 mod framing;
 mod gate;
 mod giving_up;
@@ -36,13 +43,17 @@ mod handle;
 mod health;
 mod highwater;
 mod holes;
+mod leases;
 mod log;
+mod playback;
 mod reader;
 pub mod record;
 mod registry;
+mod replica;
 mod retention;
 mod salvage;
 pub mod schema;
+mod seek;
 mod stream;
 mod survey;
 mod walk;
@@ -60,15 +71,20 @@ use std::time::Duration;
 
 pub use age::Retention;
 pub use clock::{Arrival, ClockStep, wall_clock};
-pub use cursor::Cause;
+pub use consumer::Consumer;
+pub use cursor::{Cause, Pass};
 pub use domains::Domain;
 pub use durability::Durability;
 pub use error::StoreError;
 pub use giving_up::{GivenUp, Plan};
 pub use log::StoreOptions;
+#[cfg(test)]
+pub use playback::stream_names;
+pub use playback::{ReaderOptions, StreamReader};
 pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, StateMap, Sync, Totals};
 pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
+pub use seek::SyncPoint;
 pub use stream::{Mark, NewRecord, Stream, Tender};
 
 /// A store that is open in this process. Cheap to clone; closes with its last handle.

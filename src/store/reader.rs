@@ -1,12 +1,16 @@
 //! Reading a stream: records in order, the state at a position, sync points.
 //!
 //! A stream is a row of pieces, each in one extent: a stretch of what was appended, or what was kept of a stretch that was
-//! thinned or purged. Readers go from piece to piece and see one stream.
+//! thinned or purged. Readers go from piece to piece and see one stream. It is the same for the log that this process has
+//! open and for one that another process writes: what differs is the [`Source`].
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, RwLockReadGuard};
 
 use super::clock::Arrival;
 use super::error::StoreError;
+use super::extents::Extents;
+use super::handle::Guard;
+use super::holes::{Hole, Holes};
 use super::log::Log;
 use super::record::{self, Body, Record, Sequence, StateMap, Sync, Totals};
 use super::schema::{self, IndexEntry, Lane};
@@ -52,8 +56,80 @@ impl Piece {
         self.lane(Lane::State, Lane::ThinState, stream)
     }
 
-    fn index(&self, stream: u32) -> Lane {
+    pub fn index(&self, stream: u32) -> Lane {
         self.lane(Lane::Index, Lane::ThinIndex, stream)
+    }
+}
+
+/// Where streams are read from.
+pub trait Source {
+    /// The database, until the guard is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::Away`] while it is being opened again.
+    fn db(&self) -> Result<Guard<'_>, StoreError>;
+    fn extents(&self) -> RwLockReadGuard<'_, Extents>;
+    fn failed(&self, source: rocksdb::Error) -> StoreError;
+    /// When it was, in ns since 1970, and whether that clock was synchronised; `None` when nothing is known of the boot.
+    fn corrected(&self, arrival: Arrival) -> Option<(i64, bool)>;
+}
+
+/// What of a stream can be read.
+pub trait Bounds {
+    fn id(&self) -> u32;
+    fn holes(&self) -> Arc<Holes>;
+    /// Everything below is written. Beyond lies what an append that failed may have left.
+    fn committed(&self) -> Sequence;
+}
+
+/// A stream as it is read.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    pub source: &'a dyn Source,
+    pub stream: &'a dyn Bounds,
+}
+
+impl Source for Log {
+    fn db(&self) -> Result<Guard<'_>, StoreError> {
+        Log::db(self)
+    }
+
+    fn extents(&self) -> RwLockReadGuard<'_, Extents> {
+        Log::extents(self)
+    }
+
+    fn failed(&self, source: rocksdb::Error) -> StoreError {
+        Log::failed(self, source)
+    }
+
+    fn corrected(&self, arrival: Arrival) -> Option<(i64, bool)> {
+        self.time.corrected(arrival)
+    }
+}
+
+impl Bounds for StreamLog {
+    fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn holes(&self) -> Arc<Holes> {
+        StreamLog::holes(self)
+    }
+
+    fn committed(&self) -> Sequence {
+        StreamLog::committed(self)
+    }
+}
+
+impl Log {
+    pub fn view<'a>(&'a self, stream: &'a StreamLog) -> View<'a> {
+        View { source: self, stream }
+    }
+
+    /// The sums of all before `sequence`.
+    pub fn totals_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<Totals, StoreError> {
+        self.view(stream).totals_at(sequence, stream.written_mark())
     }
 }
 
@@ -63,10 +139,10 @@ pub struct Pieces {
     pub next: Option<Sequence>,
 }
 
-impl Log {
+impl View<'_> {
     /// Pieces from `from` on.
-    pub fn pieces(&self, stream: &StreamLog, from: Sequence) -> Pieces {
-        let holes = stream.holes();
+    pub fn pieces(&self, from: Sequence) -> Pieces {
+        let holes = self.stream.holes();
         let mut list = Vec::new();
         let mut at = from;
         while list.len() < SPANS {
@@ -85,7 +161,7 @@ impl Log {
             }
             let until = holes.after(at).map_or(Sequence::MAX, |hole| hole.from);
             let base = holes.shift(at);
-            let spans = self.extents().spans(stream.id, at, SPANS);
+            let spans = self.source.extents().spans(self.stream.id(), at, SPANS);
             let full = spans.len() == SPANS;
             let mut ended = true;
             for span in spans {
@@ -108,21 +184,31 @@ impl Log {
         Pieces { list, next: Some(at) }
     }
 
+    /// The piece in which the number before `sequence` lies.
+    pub fn piece_before(&self, sequence: Sequence) -> Option<Piece> {
+        let holes = self.stream.holes();
+        let at = sequence.checked_sub(1)?;
+        let base = holes.shift(at);
+        if let Some(hole) = holes.at(at) {
+            let Hole { extent, from, to, purged, .. } = *hole;
+            return Some(Piece { extent, from, to, thinned: true, purged, base: hole.base.plus(base) });
+        }
+        let span = self.source.extents().span_before(self.stream.id(), sequence)?;
+        let from = span.first.max(holes.end_before(at).unwrap_or(0));
+        let until = holes.after(at).map_or(Sequence::MAX, |hole| hole.from);
+        let to = span.end.unwrap_or(Sequence::MAX).min(until);
+        Some(Piece { extent: span.extent, from, to, thinned: false, purged: false, base })
+    }
+
     /// See [`Stream::read`].
-    pub fn read(
-        &self,
-        stream: &StreamLog,
-        from: Sequence,
-        max_records: usize,
-        max_bytes: usize,
-    ) -> Result<Chunk, StoreError> {
+    pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
         let mut chunk = Chunk::default();
         let mut from = from;
         let mut bytes = 0;
         loop {
-            let pieces = self.pieces(stream, from);
+            let pieces = self.pieces(from);
             for piece in &pieces.list {
-                if self.read_piece(stream, piece, max_records, max_bytes, &mut bytes, &mut chunk)? {
+                if self.read_piece(piece, max_records, max_bytes, &mut bytes, &mut chunk)? {
                     return Ok(chunk);
                 }
             }
@@ -136,7 +222,6 @@ impl Log {
     /// Reads one piece, both lanes in order of their sequence; true when the limits are reached.
     fn read_piece(
         &self,
-        stream: &StreamLog,
         piece: &Piece,
         max_records: usize,
         max_bytes: usize,
@@ -144,12 +229,12 @@ impl Log {
         chunk: &mut Chunk,
     ) -> Result<bool, StoreError> {
         // Both lanes up to the same record: what is being written could show in the one and not in the other.
-        let committed = stream.committed.load(Ordering::Acquire);
+        let committed = self.stream.committed();
         let to = committed.min(piece.to);
-        let db = self.db()?;
+        let db = self.source.db()?;
         let data_end = piece.data_end(committed);
-        let mut data = Walk::new(&db, piece.extent, piece.data(stream.id), piece.from, data_end, false);
-        let mut state = Walk::new(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
+        let mut data = Walk::new(&db, piece.extent, piece.data(self.stream.id()), piece.from, data_end, false);
+        let mut state = Walk::new(&db, piece.extent, piece.state(self.stream.id()), piece.from.max(1), to, true);
         loop {
             let iter = match (data.sequence(), state.sequence()) {
                 (Some(d), Some(s)) if d < s => &mut data,
@@ -175,47 +260,46 @@ impl Log {
             }
             iter.next();
         }
-        data.status().and_then(|()| state.status()).map_err(|err| self.failed(err))?;
+        data.status().and_then(|()| state.status()).map_err(|err| self.source.failed(err))?;
         chunk.skip(data.take_skipped());
         chunk.skip(state.take_skipped());
         Ok(false)
     }
 
     /// See [`Stream::state_at`].
-    pub fn state_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<StateMap, StoreError> {
-        let holes = stream.holes();
-        let db = self.db()?;
+    pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
+        let holes = self.stream.holes();
+        let db = self.source.db()?;
         let mut state = StateMap::new();
         let read = match holes.at(sequence) {
             // The snapshot stands at the beginning.
             Some(hole) => {
                 let to = sequence.max(hole.from + 1);
-                state_before(&db, Lane::ThinState(stream.id), [hole.extent], to, &mut state)
+                state_before(&db, Lane::ThinState(self.stream.id()), [hole.extent], to, &mut state)
             }
             None => {
-                let mut extents = self.extents().up_to(stream.id, sequence);
+                let mut extents = self.source.extents().up_to(self.stream.id(), sequence);
                 extents.reverse();
-                state_before(&db, Lane::State(stream.id), extents, sequence, &mut state)
+                state_before(&db, Lane::State(self.stream.id()), extents, sequence, &mut state)
             }
         };
-        read.map(|_| state).map_err(|err| self.failed(err))
+        read.map(|_| state).map_err(|err| self.source.failed(err))
     }
 
     /// See [`Stream::next_sync`].
     pub fn next_sync(
         &self,
-        stream: &StreamLog,
         sequence: Sequence,
         mut wanted: impl FnMut(Sequence, &IndexEntry) -> bool,
     ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
         let mut from = sequence + 1;
         loop {
-            let pieces = self.pieces(stream, from);
+            let pieces = self.pieces(from);
             for piece in &pieces.list {
                 // Beyond the end lies what an append that failed may have left.
-                let to = piece.data_end(stream.committed.load(Ordering::Acquire));
-                let db = self.db()?;
-                let mut iter = Walk::new(&db, piece.extent, piece.index(stream.id), piece.from, to, true);
+                let to = piece.data_end(self.stream.committed());
+                let db = self.source.db()?;
+                let mut iter = Walk::new(&db, piece.extent, piece.index(self.stream.id()), piece.from, to, true);
                 while let Some(at) = iter.sequence() {
                     if let Some(entry) = iter.value().and_then(schema::decode_value::<IndexEntry>) {
                         let entry = IndexEntry { totals: entry.totals.plus(piece.base), ..entry };
@@ -225,7 +309,7 @@ impl Log {
                     }
                     iter.next();
                 }
-                iter.status().map_err(|err| self.failed(err))?;
+                iter.status().map_err(|err| self.source.failed(err))?;
             }
             match pieces.next {
                 Some(next) => from = next,
@@ -235,22 +319,22 @@ impl Log {
     }
 
     /// When the first buffer or event at or after `sequence` came.
-    pub fn arrival_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<Option<Arrival>, StoreError> {
+    pub fn arrival_at(&self, sequence: Sequence) -> Result<Option<Arrival>, StoreError> {
         let mut from = sequence;
         loop {
-            let pieces = self.pieces(stream, from);
+            let pieces = self.pieces(from);
             for piece in &pieces.list {
                 // Beyond the end lies what an append that failed may have left.
-                let to = piece.data_end(stream.committed.load(Ordering::Acquire));
-                let db = self.db()?;
-                let mut iter = Walk::new(&db, piece.extent, piece.data(stream.id), piece.from, to, true);
+                let to = piece.data_end(self.stream.committed());
+                let db = self.source.db()?;
+                let mut iter = Walk::new(&db, piece.extent, piece.data(self.stream.id()), piece.from, to, true);
                 while let Some(at) = iter.sequence() {
                     if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value.to_vec())) {
                         return Ok(Some(record.arrival));
                     }
                     iter.next();
                 }
-                iter.status().map_err(|err| self.failed(err))?;
+                iter.status().map_err(|err| self.source.failed(err))?;
             }
             match pieces.next {
                 Some(next) => from = next,
@@ -260,86 +344,33 @@ impl Log {
     }
 
     /// Visits the records in the state lane of a piece.
-    pub fn each_state(
-        &self,
-        stream: &StreamLog,
-        piece: &Piece,
-        mut visit: impl FnMut(Record),
-    ) -> Result<(), StoreError> {
-        let to = stream.committed.load(Ordering::Acquire).min(piece.to);
-        let db = self.db()?;
-        let mut iter = Walk::new(&db, piece.extent, piece.state(stream.id), piece.from.max(1), to, true);
+    pub fn each_state(&self, piece: &Piece, mut visit: impl FnMut(Record)) -> Result<(), StoreError> {
+        let to = self.stream.committed().min(piece.to);
+        let db = self.source.db()?;
+        let mut iter = Walk::new(&db, piece.extent, piece.state(self.stream.id()), piece.from.max(1), to, true);
         while let Some(at) = iter.sequence() {
             if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value.to_vec())) {
                 visit(record);
             }
             iter.next();
         }
-        iter.status().map_err(|err| self.failed(err))
+        iter.status().map_err(|err| self.source.failed(err))
     }
 
-    /// The sums of all before `sequence`.
-    pub fn totals_at(&self, stream: &StreamLog, sequence: Sequence) -> Result<Totals, StoreError> {
-        let end = stream.written_mark();
+    /// The sums of all before `sequence`, of a stream that ends so.
+    pub fn totals_at(&self, sequence: Sequence, end: Mark) -> Result<Totals, StoreError> {
         if sequence >= end.sequence {
             return Ok(end.totals);
         }
-        let first = self.read(stream, sequence, 1, 1)?.records.into_iter().next();
+        let first = self.read(sequence, 1, 1)?.records.into_iter().next();
         Ok(first.map_or(end.totals, |record| record.before))
     }
-}
 
-impl Stream {
-    /// Records from `from` or the log start on, until `max_records` or `max_bytes` of payload are reached; at least one if
-    /// there is one.
-    ///
-    /// # Errors
-    ///
-    /// The disk could not be read. Damaged records are no error: they are left out and listed.
-    pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
-        let (log, stream) = self.parts();
-        log.read(stream, from.max(stream.cursor().log_start), max_records, max_bytes)
-    }
-
-    /// The state in force just before `sequence`.
-    ///
-    /// # Errors
-    ///
-    /// The disk could not be read.
-    pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
-        let (log, stream) = self.parts();
-        match stream.state_at_end(sequence) {
-            Some(state) => Ok(state),
-            None => log.state_at(stream, sequence),
-        }
-    }
-
-    /// The first indexed sync point after `sequence` of which `wanted` approves.
-    ///
-    /// # Errors
-    ///
-    /// The disk could not be read.
-    #[cfg(test)]
-    pub fn next_sync(
-        &self,
-        sequence: Sequence,
-        wanted: impl Fn(&IndexEntry) -> bool,
-    ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
-        let (log, stream) = self.parts();
-        log.next_sync(stream, sequence, |_, entry| wanted(entry))
-    }
-
-    /// The first sync point after `sequence` whose sums `wanted` approves of; sums grow, so all later ones are approved of
-    /// too. The index finds the neighbourhood, the records themselves the place.
-    ///
-    /// # Errors
-    ///
-    /// The disk could not be read.
+    /// See [`Stream::first_sync`].
     pub fn first_sync(&self, sequence: Sequence, wanted: impl Fn(Totals) -> bool) -> Result<Option<Mark>, StoreError> {
-        let (log, stream) = self.parts();
         // One interval of the index lies between the last that is not enough and the first that is.
         let mut at = sequence + 1;
-        let indexed = log.next_sync(stream, sequence, |sequence, entry| {
+        let indexed = self.next_sync(sequence, |sequence, entry| {
             let enough = wanted(entry.totals);
             if !enough {
                 at = sequence + 1;
@@ -363,5 +394,57 @@ impl Stream {
                 None => return Ok(known),
             }
         }
+    }
+}
+
+impl Stream {
+    /// Records from `from` or the log start on, until `max_records` or `max_bytes` of payload are reached; at least one if
+    /// there is one.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read. Damaged records are no error: they are left out and listed.
+    pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
+        let (log, stream) = self.parts();
+        log.view(stream).read(from.max(stream.cursor().log_start), max_records, max_bytes)
+    }
+
+    /// The state in force just before `sequence`.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn state_at(&self, sequence: Sequence) -> Result<StateMap, StoreError> {
+        let (log, stream) = self.parts();
+        match stream.state_at_end(sequence) {
+            Some(state) => Ok(state),
+            None => log.view(stream).state_at(sequence),
+        }
+    }
+
+    /// The first indexed sync point after `sequence` of which `wanted` approves.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    #[cfg(test)]
+    pub fn next_sync(
+        &self,
+        sequence: Sequence,
+        wanted: impl Fn(&IndexEntry) -> bool,
+    ) -> Result<Option<(Sequence, IndexEntry)>, StoreError> {
+        let (log, stream) = self.parts();
+        log.view(stream).next_sync(sequence, |_, entry| wanted(entry))
+    }
+
+    /// The first sync point after `sequence` whose sums `wanted` approves of; sums grow, so all later ones are approved of
+    /// too. The index finds the neighbourhood, the records themselves the place.
+    ///
+    /// # Errors
+    ///
+    /// The disk could not be read.
+    pub fn first_sync(&self, sequence: Sequence, wanted: impl Fn(Totals) -> bool) -> Result<Option<Mark>, StoreError> {
+        let (log, stream) = self.parts();
+        log.view(stream).first_sync(sequence.max(stream.cursor().log_start.saturating_sub(1)), wanted)
     }
 }

@@ -32,6 +32,12 @@ impl Totals {
         }
     }
 
+    /// Where they are less than others, those.
+    pub fn at_least(self, others: Totals) -> Totals {
+        let Totals { buffers, bytes, time } = others;
+        Totals { buffers: self.buffers.max(buffers), bytes: self.bytes.max(bytes), time: self.time.max(time) }
+    }
+
     pub fn plus(self, more: Totals) -> Totals {
         Totals { buffers: self.buffers + more.buffers, bytes: self.bytes + more.bytes, time: self.time + more.time }
     }

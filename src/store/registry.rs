@@ -37,8 +37,14 @@ pub(super) fn open(location: &Path, options: &StoreOptions) -> Result<Arc<Place>
     Ok(place)
 }
 
+/// The store in `path`, as [`resolve`] names it, if this process has it open now.
+pub(super) fn find(path: &Path) -> Option<Arc<Place>> {
+    let place = PLACES.lock().unwrap_or_else(PoisonError::into_inner).get(path)?.upgrade()?;
+    place.get().is_some().then_some(place)
+}
+
 /// One name per directory, also while its last parts do not exist.
-fn resolve(location: &Path) -> Result<PathBuf, StoreError> {
+pub(super) fn resolve(location: &Path) -> Result<PathBuf, StoreError> {
     let failed = |source| StoreError::Io { path: location.to_owned(), source };
     let absolute = std::path::absolute(location).map_err(failed)?;
     let mut missing = Vec::new();

@@ -93,12 +93,14 @@ fn keep(log: &Log) {
             .filter_map(|stream| stream.tend())
             .chain(busy.then_some(RETRY))
             .chain(ages)
+            .chain(log.leases.due())
             .chain(log.commits.next_tick())
             .chain(log.fault.next_attempt())
             .min();
         if !log.work.wait(CURSOR_DELAY, again) {
             break;
         }
+        log.honour_leases();
         ages = log.retire();
         // A disk that refuses now is tried again with the next change; the writer reports it.
         let _ = log.recover();

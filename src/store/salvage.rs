@@ -164,7 +164,7 @@ fn is_content(name: &str) -> bool {
     name.ends_with(".sst") || name.ends_with(".log") || name.starts_with("MANIFEST-")
 }
 
-fn newest_manifest(path: &Path) -> Option<String> {
+pub fn newest_manifest(path: &Path) -> Option<String> {
     let number = |name: &String| name.strip_prefix("MANIFEST-").and_then(|number| number.parse::<u64>().ok());
     names(path).into_iter().filter(|name| number(name).is_some()).max_by_key(number)
 }

@@ -171,6 +171,65 @@ fn flip_bits(places: u64) {
     }
 }
 
+/// What a reader beside the writer gets of a damaged store: how much is missing, or why it gets nothing.
+fn read_beside(path: &Path, what: &str) -> Result<u64, StoreError> {
+    let mut missing = 0;
+    for (name, size) in [("north", SIZE), ("gate 2", SIZE / 10)] {
+        let reader = StreamReader::open(path, Some(name), &ReaderOptions::default())?;
+        let (mut told, mut gaps, mut last) = (false, 0, Mark::default());
+        let mut at = Some(reader.first());
+        while let Some(next) = at {
+            let chunk = reader.read(next, 50, 1 << 20)?;
+            told |= !chunk.damaged.is_empty() || !chunk.unreadable.is_empty();
+            for record in chunk.records {
+                assert!(record.sequence >= last.sequence, "{what}: order");
+                gaps += record.before.since(last.totals).buffers;
+                last = Mark { sequence: record.sequence + 1, totals: record.after() };
+                let right = match record.body {
+                    Body::Buffer(_) => noise(seed(name, record.sequence), size),
+                    _ => b"caps".to_vec(),
+                };
+                assert!(record.payload.as_ref() == right, "{what}: wrong bytes");
+            }
+            at = chunk.next;
+        }
+        assert!(gaps == 0 || told, "{what}: {gaps} are missing and nobody knows");
+        for point in [reader.sync_at_or_before(u64::MAX)?, reader.sync_at_or_before_time(i64::MAX)?] {
+            assert!(point.is_none_or(|point| point.sequence < last.sequence), "{what}");
+        }
+        missing += RECORDS - last.totals.buffers + gaps;
+    }
+    Ok(missing)
+}
+
+#[test]
+fn who_reads_a_damaged_store_gets_what_is_right_and_leaves_it_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().join("base");
+    build(&base);
+    assert_eq!(read_beside(&base, "whole").unwrap(), 0);
+    let mut partial = 0;
+    for (number, file) in files(&base).into_iter().enumerate() {
+        let name = file.strip_prefix(&base).unwrap().display().to_string();
+        for place in 0..6 {
+            let random = noise(number as u64 * 10_000 + place + 1, 9);
+            let copied = temp.path().join("copy");
+            copy(&base, &copied);
+            let mut bytes = fs::read(&file).unwrap();
+            let at = u64::from_le_bytes(random[..8].try_into().unwrap()) as usize % bytes.len();
+            bytes[at] ^= 1 << (random[8] & 7);
+            fs::write(copied.join(&name), &bytes).unwrap();
+            match read_beside(&copied, &format!("{name}, byte {at} of {}", bytes.len())) {
+                Ok(missing) => partial += u64::from(missing > 0),
+                Err(error) => assert!(!name.ends_with(".sst") && name != "HIGHWATER", "{name}, byte {at}: {error}"),
+            }
+            assert!(fs::read(copied.join(&name)).unwrap() == bytes, "{name} was changed");
+            fs::remove_dir_all(&copied).unwrap();
+        }
+    }
+    assert!(partial > 0, "some of it was hit");
+}
+
 #[test]
 fn a_flipped_bit_costs_little_and_is_told() {
     flip_bits(5);

@@ -133,6 +133,10 @@ pub(super) struct Progress {
     trimmed: Trimmed,
     pub retention: Retention,
     pub start: Start,
+    /// What the slowest consumer with a valid lease has to be fed from when it comes back.
+    pub held: Option<Sequence>,
+    /// The owner has said what is to be kept, or has moved the cursor, since it took the stream.
+    pub settled: bool,
     pub holes: Arc<Holes>,
     pub holes_dirty: bool,
     /// How many were cut.
@@ -150,9 +154,10 @@ pub struct Head {
 }
 
 impl Progress {
-    /// Without retention the log start is the resume point.
+    /// Without retention, and with nobody who needs more, the log start is the resume point.
     pub fn settle_log_start(&mut self) {
-        if !self.retention.keeps_delivered() {
+        let resume = self.cursor.resume;
+        if !self.retention.keeps_delivered() && self.held.is_none_or(|held| held >= resume) {
             self.cursor.log_start = self.cursor.resume;
             self.cursor.log_start_bytes = self.cursor.totals.bytes;
         }
@@ -230,6 +235,11 @@ impl StreamLog {
 
     pub fn cursor(&self) -> CursorRecord {
         lock(&self.progress).cursor
+    }
+
+    /// What consumers need from now on.
+    pub fn hold(&self, held: Option<Sequence>) {
+        lock(&self.progress).held = held;
     }
 
     /// After the last number that was given out.
@@ -360,7 +370,10 @@ impl Stream {
                 Some(stream) if stream.attached.load(Ordering::Relaxed) => return Err(in_use()),
                 Some(stream) => {
                     stream.attached.store(true, Ordering::Relaxed);
-                    lock(&stream.progress).retention = Retention::default();
+                    let mut progress = lock(&stream.progress);
+                    progress.retention = Retention::default();
+                    progress.settled = false;
+                    drop(progress);
                     stream.clone()
                 }
                 None => {
@@ -462,6 +475,7 @@ impl Stream {
         progress.retention = retention;
         progress.cursor.max_age = u64::try_from(retention.max_age.as_nanos()).unwrap_or(u64::MAX);
         progress.start = Start::default();
+        progress.settled = true;
         progress.settle_log_start();
         progress.dirty = true;
         drop(progress);
@@ -485,7 +499,7 @@ impl Stream {
     ///
     /// The disk could not be read.
     pub fn oldest_pending_age(&self) -> Result<Option<Duration>, StoreError> {
-        let arrival = self.log().arrival_at(&self.stream, self.cursor().position)?;
+        let arrival = self.log().view(&self.stream).arrival_at(self.cursor().position)?;
         Ok(arrival.map(|arrival| self.log().time.age(arrival)))
     }
 
@@ -512,10 +526,16 @@ impl Stream {
         let resume = cursor.resume.max(progress.cursor.resume);
         let CursorRecord { log_start, log_start_bytes, max_age, .. } = progress.cursor;
         progress.cursor = CursorRecord { resume, log_start, log_start_bytes, max_age, ..cursor };
+        progress.settled = true;
         progress.settle_log_start();
         progress.dirty = true;
         drop(progress);
         self.log().work.announce();
+    }
+
+    /// Whether the cursor is saved as it was set, or is being saved before any that is set from now on.
+    pub fn is_cursor_saved(&self) -> bool {
+        !self.stream.is_dirty()
     }
 
     /// Numbers below `sequence` are given out, to records that are not stored, or not yet.

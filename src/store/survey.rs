@@ -33,7 +33,7 @@ pub struct Found {
     /// `None` when the value is damaged.
     holes: HashMap<u32, Option<Holes>>,
     clean: Option<CleanMark>,
-    clock: Option<ClockRecord>,
+    pub clock: Option<ClockRecord>,
     /// Something of the head is damaged or missing.
     damaged: bool,
 }
@@ -42,6 +42,12 @@ impl Found {
     /// Number of the boot in which it was opened.
     pub fn boot(&self) -> u32 {
         self.header.as_ref().map_or(0, |header| header.boot)
+    }
+
+    /// Cursor of a stream and the holes as of it: they belong together.
+    pub fn standing(&self, stream: u32) -> Option<(CursorRecord, Holes)> {
+        let none = Some(Holes::default());
+        Some((*self.cursors.get(&stream)?, self.holes.get(&stream).unwrap_or(&none).clone()?))
     }
 }
 
@@ -68,7 +74,7 @@ pub struct Survey {
 /// Reads the heads of all extents and the ends of all streams.
 pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<Survey, StoreError> {
     let failed = |source| StoreError::database(path, source);
-    let (mut extents, mut damage) = scan(db, high).map_err(failed)?;
+    let (mut extents, mut damage) = scan(db, 0, high).map_err(failed)?;
     let mut incidents = Vec::new();
     let newest = extents.values().next_back();
     let clean = newest.map_or_else(|| high.session == 0, |found| found.clean.is_some());
@@ -88,11 +94,7 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
     let mut streams: Vec<Standing> = Vec::new();
     for (id, name) in names {
         let known = high.of(id).filter(|high| high.name == name);
-        // A cursor and the holes as of it belong together.
-        let cursors = extents.values().filter_map(|found| {
-            let none = Some(Holes::default());
-            Some((*found.cursors.get(&id)?, found.holes.get(&id).unwrap_or(&none).clone()?))
-        });
+        let cursors = extents.values().filter_map(|found| found.standing(id));
         let cursor = cursors
             .chain(known.map(|high| (high.cursor, high.holes.clone())))
             .max_by_key(|(cursor, _)| (cursor.position, cursor.totals.buffers, cursor.resume, cursor.log_start));
@@ -100,7 +102,7 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
         let (cursor, mut holes) = cursor.unwrap_or_else(|| (from_the_beginning(&extents, id), Holes::default()));
         holes.forget(cursor.log_start);
         if cursor.position > end.sequence {
-            end = Mark { sequence: cursor.position, totals: max(cursor.totals, end.totals) };
+            end = Mark { sequence: cursor.position, totals: end.totals.at_least(cursor.totals) };
         }
         // What was given up at the very end is not there to tell it.
         if let Some(hole) = holes.iter().last().filter(|hole| hole.to > end.sequence) {
@@ -118,7 +120,7 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
                     reason: "the end of what was stored is missing".to_owned(),
                     path: path.to_owned(),
                 });
-                end.totals = max(high.totals, end.totals);
+                end.totals = end.totals.at_least(high.totals);
             }
             end.sequence = end.sequence.max(high.end);
             let given = given.entry(id).or_default();
@@ -152,10 +154,6 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
     Ok(Survey { extents, streams, session, clock, incidents, damage })
 }
 
-fn max(a: Totals, b: Totals) -> Totals {
-    Totals { buffers: a.buffers.max(b.buffers), bytes: a.bytes.max(b.bytes), time: a.time.max(b.time) }
-}
-
 /// Without any cursor left, everything comes again.
 fn from_the_beginning(extents: &BTreeMap<u32, Found>, stream: u32) -> CursorRecord {
     let start = extents.values().find_map(|found| found.starts.get(&stream));
@@ -164,13 +162,21 @@ fn from_the_beginning(extents: &BTreeMap<u32, Found>, stream: u32) -> CursorReco
     CursorRecord { position: first, totals, resume: first, log_start, log_start_bytes, ..CursorRecord::default() }
 }
 
-type Heads = (BTreeMap<u32, Found>, Vec<String>);
+/// Extents with what their heads say.
+pub type Heads = BTreeMap<u32, Found>;
 
-/// All extents with what their heads say, and what is wrong with them. Reads one meta lane each.
-fn scan(db: &DB, high: &HighWater) -> Result<Heads, rocksdb::Error> {
+/// The heads of the extents from `extent` on; what is damaged is made up for.
+pub fn heads_from(db: &DB, extent: u32, high: &HighWater) -> Result<Heads, rocksdb::Error> {
+    let (mut heads, mut damage) = scan(db, extent, high)?;
+    mend(db, &mut heads, high, false, &mut damage)?;
+    Ok(heads)
+}
+
+/// The extents from `from` on with what their heads say, and what is wrong with them. Reads one meta lane each.
+fn scan(db: &DB, from: u32, high: &HighWater) -> Result<(Heads, Vec<String>), rocksdb::Error> {
     let mut extents: BTreeMap<u32, Found> = BTreeMap::new();
     let mut damage = Vec::new();
-    let mut at = 0;
+    let mut at = from;
     'extents: loop {
         let mut iter = db.raw_iterator();
         iter.seek(schema::extent_start(at));
@@ -312,11 +318,16 @@ fn tail(db: &DB, extents: &BTreeMap<u32, Found>, stream: u32) -> Result<(Mark, S
     let knowing = extents.iter().rev().find_map(|(extent, found)| Some((*extent, found.starts.get(&stream)?)));
     if let Some((extent, start)) = knowing {
         end = Mark { sequence: start.first.max(1), totals: start.totals };
-        end = last_in(db, extent, Lane::Data(stream), end)?;
-        end = last_in(db, extent, Lane::State(stream), end)?;
+        end = end_in(db, extent, stream, end)?;
         state_before(db, Lane::State(stream), extents.keys().rev().copied(), Sequence::MAX, &mut state)?;
     }
     Ok((end, state))
+}
+
+/// Where a stream ends in an extent, when it lies behind `end`.
+pub fn end_in(db: &DB, extent: u32, stream: u32, end: Mark) -> Result<Mark, rocksdb::Error> {
+    let end = last_in(db, extent, Lane::Data(stream), end)?;
+    last_in(db, extent, Lane::State(stream), end)
 }
 
 /// Gaps in the sums of what the newest extents hold.

@@ -9,8 +9,12 @@ use proptest::prelude::*;
 use super::*;
 
 mod age;
+mod following;
 mod giving_up;
+mod leases;
 mod many;
+mod playback;
+mod seeking;
 
 const SMALL: u64 = 8 << 20;
 

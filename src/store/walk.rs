@@ -49,6 +49,23 @@ impl<'a> Walk<'a> {
         walk
     }
 
+    /// The last one from `from` up to and without `end`, if nothing at the end is damaged.
+    pub fn last(
+        db: &DB,
+        extent: u32,
+        lane: Lane,
+        from: Sequence,
+        end: Sequence,
+    ) -> Result<Option<Sequence>, rocksdb::Error> {
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
+        options.set_iterate_upper_bound(schema::key(extent, lane, end.max(from)).to_vec());
+        let mut iter = db.raw_iterator_opt(options);
+        iter.seek_to_last();
+        let found = iter.key().and_then(schema::parse).map(|key| key.2);
+        iter.status().map(|()| found)
+    }
+
     /// Where it stands; `None` at the end.
     pub fn sequence(&self) -> Option<Sequence> {
         if self.failed.is_some() {

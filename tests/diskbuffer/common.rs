@@ -48,6 +48,18 @@ pub fn wait_for_eos(pipeline: &gst::Pipeline) {
     }
 }
 
+/// The next element message of this name.
+pub fn message(bus: &gst::Bus, name: &str) -> gst::Structure {
+    let patience = gst::ClockTime::from_seconds(PATIENCE.as_secs());
+    loop {
+        let message = bus.timed_pop_filtered(patience, &[gst::MessageType::Element]);
+        let message = message.unwrap_or_else(|| panic!("no message {name}"));
+        if let Some(s) = message.structure().filter(|s| s.name() == name) {
+            return s.to_owned();
+        }
+    }
+}
+
 /// A buffer as far as it must survive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -307,14 +319,7 @@ impl Rig {
     }
 
     pub fn message(&self, name: &str) -> gst::Structure {
-        let patience = gst::ClockTime::from_seconds(PATIENCE.as_secs());
-        loop {
-            let message = self.bus.timed_pop_filtered(patience, &[gst::MessageType::Element]);
-            let message = message.unwrap_or_else(|| panic!("no message {name}"));
-            if let Some(s) = message.structure().filter(|s| s.name() == name) {
-                return s.to_owned();
-            }
-        }
+        message(&self.bus, name)
     }
 
     /// The identities between the counters.

@@ -44,6 +44,21 @@ fn reference_timestamps_come_back_in_order() {
 }
 
 #[test]
+fn a_stored_capture_time_is_the_one_that_the_buffer_told() {
+    let kinds = ["timestamp/x-ptp, domain=(int)3", "timestamp/x-ntp", "timestamp/x-unix", "timestamp/x-unix, a=(int)1"];
+    for count in 0..=kinds.len() {
+        let mut buffer = buffer();
+        for (kind, number) in kinds[..count].iter().zip(3_000_000_000u64..) {
+            let caps: gst::Caps = kind.parse().unwrap();
+            let time = gst::ClockTime::from_seconds(number);
+            gst::ReferenceTimestampMeta::add(buffer.make_mut(), &caps, time, None);
+        }
+        assert_eq!(captured_at(&stored(&buffer)), reference::utc(&buffer), "{count}");
+        assert_eq!(captured_at(&stored(&buffer)).is_some(), count > 1);
+    }
+}
+
+#[test]
 fn the_layout_of_a_video_frame_comes_back_even_from_a_pool() {
     for pooled in [false, true] {
         let mut buffer = buffer();

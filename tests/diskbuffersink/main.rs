@@ -1,0 +1,14 @@
+//! `diskbuffersink` through pipelines, by behaviour.
+
+#[allow(dead_code, reason = "shared with other tests")]
+#[path = "../diskbuffer/common.rs"]
+mod common;
+
+mod ends;
+mod failures;
+mod faulty;
+mod muxers;
+mod places;
+mod processes;
+mod station;
+mod wedges;
