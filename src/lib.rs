@@ -22,7 +22,6 @@ mod fuzz;
 mod location;
 mod media;
 mod store;
-#[allow(dead_code)]
 mod timeline;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {

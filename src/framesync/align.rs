@@ -25,6 +25,8 @@ pub struct State {
     /// Added to times since 1970, once a stream has fixed it.
     pub shared: Option<Ns>,
     pub live: bool,
+    /// Time counts from elsewhere since then: nobody has been silent in it.
+    anew: bool,
     pub running: bool,
     incomplete: Incomplete,
     /// Frames in a row that no set took, because `min-streams` did not allow one.
@@ -48,6 +50,7 @@ impl Default for State {
             set: Set::default(),
             shared: None,
             live: false,
+            anew: false,
             running: false,
             incomplete: Incomplete::default(),
             refused: 0,
@@ -73,6 +76,7 @@ impl State {
         self.unlocked = false;
         for stream in self.streams.values_mut() {
             stream.reset();
+            stream.queue.clear();
             stream.live = None;
             stream.has_caps = false;
             stream.told = super::messages::Told::default();
@@ -82,6 +86,12 @@ impl State {
     pub fn is_unlocked(&self) -> bool {
         let unrelated = |stream: &Stream| stream.placer.as_ref().is_some_and(super::placing::Placer::is_unrelated);
         self.unlocked || self.matcher.is_unlocked() || self.streams.values().any(unrelated)
+    }
+
+    /// One stream that is live makes all of it live.
+    pub fn has_live(&mut self, live: bool) {
+        self.anew |= live && !self.live;
+        self.live |= live;
     }
 
     /// The latency of what is upstream: the most of all.
@@ -230,8 +240,9 @@ impl State {
             return None;
         }
         // Upstream that waits for room is not silent.
+        let all = paused || std::mem::take(&mut self.anew);
         for stream in self.streams.values() {
-            let excused = paused || stream.blocked;
+            let excused = all || stream.blocked;
             if let Some(slot) = stream.slot.filter(|_| excused) {
                 self.matcher.gap(slot, Ns::MIN, now);
             }

@@ -3,7 +3,7 @@
 //! Locks: `settings`, then `state`, then what a pad has of its own; each is held for a moment, none across a push, a
 //! query, a signal or a message. The condition variables of a [`Port`] belong to `state`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,7 @@ pub struct FrameSync {
     state: Mutex<State>,
     /// What time is counted from where no clock counts.
     born: Instant,
+    last_running: AtomicI64,
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -45,13 +46,15 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Now {
     running: Option<Ns>,
+    /// Running time when it last was known.
+    last: Ns,
     elapsed: Ns,
 }
 
 impl Now {
     /// Running time for live streams, which arrive when they were taken.
     pub fn of(self, live: bool) -> Ns {
-        self.running.filter(|_| live).unwrap_or(self.elapsed)
+        if live { self.running.unwrap_or(self.last) } else { self.elapsed }
     }
 }
 
@@ -84,8 +87,12 @@ impl FrameSync {
         let obj = self.obj();
         let running = obj.clock().zip(obj.base_time()).filter(|_| obj.current_state() == gst::State::Playing);
         let running = running.map(|(clock, base)| Ns::from(clock.time().nseconds()) - Ns::from(base.nseconds()));
+        if let Some(running) = running {
+            self.last_running.store(running.0, Ordering::Relaxed);
+        }
+        let last = Ns(self.last_running.load(Ordering::Relaxed));
         let elapsed = i64::try_from(self.born.elapsed().as_nanos()).unwrap_or(i64::MAX);
-        Now { running, elapsed: Ns(elapsed) }
+        Now { running, last, elapsed: Ns(elapsed) }
     }
 
     /// Has the pipeline ask again.
@@ -333,6 +340,7 @@ impl ObjectSubclass for FrameSync {
             generation: AtomicU64::new(1),
             state: Mutex::default(),
             born: Instant::now(),
+            last_running: AtomicI64::new(0),
         }
     }
 }
@@ -454,7 +462,6 @@ impl ElementImpl for FrameSync {
             let mut state = self.state();
             let live = state.live;
             state.leave(port.index, now.of(live));
-            state.streams.remove(&port.index);
             // Others may have waited for it.
             self.advance(state, &settings, now);
         }
@@ -462,6 +469,8 @@ impl ElementImpl for FrameSync {
         obj.child_removed(&port.sink, &port.name);
         let _ = obj.remove_pad(&port.src);
         let _ = obj.remove_pad(&port.sink);
+        // The number is free once its pads are gone.
+        self.state().streams.remove(&port.index);
     }
 
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {

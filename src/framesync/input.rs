@@ -148,7 +148,7 @@ impl FrameSync {
             let Some(stream) = state.streams.get_mut(&index) else { return };
             stream.live = Some(known && live);
             stream.upstream_latency = Ns::from(least.nseconds());
-            state.live |= known && live;
+            state.has_live(known && live);
         }
         if known && live && self.settings().mode == Mode::Align {
             // Sets wait for this stream too now.
@@ -228,8 +228,7 @@ impl FrameSync {
         }
         if let Some(stream) = state.streams.get_mut(&index) {
             if stream.phase == Phase::Flushing {
-                // Sticky events come again.
-                stream.held.retain(|entry| matches!(entry, Entry::Event(event) if event.is_sticky()));
+                stream.keep_sticky();
             }
             stream.release();
         }

@@ -118,9 +118,7 @@ impl FrameSync {
         }
         gst::debug!(CAT, obj = port.src, "Downstream answers {err:?}");
         stream.flow = Err(err);
-        stream.queue.clear();
-        stream.held.clear();
-        stream.frames_held = 0;
+        stream.keep_sticky();
         port.room.notify_all();
         // Others do not wait for it.
         state.leave(port.index, now.of(live));
@@ -201,7 +199,7 @@ impl FrameSync {
             {
                 stream.live = Some(live);
                 stream.upstream_latency = Ns::from(min.nseconds());
-                state.live |= live;
+                state.has_live(live);
             }
         }
         if any && (align || by_arrival) {

@@ -113,15 +113,15 @@ pub static ELEMENT: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
         time(
             "latency",
             "Latency (ns)",
-            "Live: how long after its time, and the latency of what is upstream, a frame waits for others, in ns. Part of \
+            "Live: how long a frame waits for others, after its time and the latency of what is upstream, in ns. Part of \
              the answer to LATENCY queries with mode=align, and for streams that are placed by their arrival",
             default.latency,
         ),
         time(
             "max-interval",
             "Maximum interval (ns)",
-            "How far a frame may be from the middle of its set, in ns (0 = any distance; with reference=clock half of the \
-             interval)",
+            "How far a frame may be from the one that its set is made for, in ns (0 = any distance; with \
+             reference=clock half of the interval)",
             default.max_interval,
         ),
         time(
@@ -148,7 +148,7 @@ pub static ELEMENT: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             .build(),
         glib::ParamSpecBoolean::builder("snap")
             .nick("Snap")
-            .blurb("All frames of a set that are one of their stream get the time of the set as PTS (not inter-coded ones)")
+            .blurb("Frames of a set that are the only one of their stream get the time of the set as PTS (not inter-coded)")
             .default_value(default.snap)
             .mutable_playing()
             .build(),

@@ -98,8 +98,11 @@ fn field(_buffer: &gst::BufferRef, _path: &str) -> Option<u64> {
 }
 
 /// Whether frames depend on others, so that none may be left out or repeated. Encoded video that is not known to be
-/// intra only counts as that.
+/// intra only counts as that, also in packets.
 pub fn is_inter_coded(caps: &gst::CapsRef) -> bool {
     const INTRA: [&str; 4] = ["video/x-raw", "video/x-bayer", "video/x-prores", "video/x-dnxhd"];
-    caps.structure(0).is_some_and(|s| s.name().starts_with("video/") && !INTRA.contains(&s.name().as_str()))
+    caps.structure(0).is_some_and(|s| {
+        let name = s.name().as_str();
+        name == "application/x-rtp" || name.starts_with("video/") && !INTRA.contains(&name)
+    })
 }

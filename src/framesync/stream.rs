@@ -169,12 +169,9 @@ impl Stream {
         }
     }
 
-    /// As after a flush; counters go on.
+    /// After a flush; counters go on.
     pub fn reset(&mut self) {
-        self.held.clear();
-        self.frames_held = 0;
-        self.queue.clear();
-        self.reordered.clear();
+        self.keep_sticky();
         self.matched = None;
         self.last = None;
         self.placer = None;
@@ -185,6 +182,23 @@ impl Stream {
         self.discont = false;
         self.slot = None;
         self.flow = Ok(gst::FlowSuccess::Ok);
+    }
+
+    /// Nothing else can go out of what is here: what a pad keeps anyway goes when something can. A flush does not bring it
+    /// again.
+    pub fn keep_sticky(&mut self) {
+        let keep = |event: &gst::Event| event.is_sticky() && event.type_() != gst::EventType::Eos;
+        self.queue.retain(|item| matches!(item, Item::Event(event) if keep(event)));
+        for entry in std::mem::take(&mut self.held) {
+            if let Entry::Event(event) = entry
+                && keep(&event)
+            {
+                self.has_caps |= event.type_() == gst::EventType::Caps;
+                self.queue.push_back(Item::Event(event));
+            }
+        }
+        self.frames_held = 0;
+        self.reordered.clear();
     }
 
     /// Behind what is held.

@@ -53,10 +53,6 @@ impl<const N: usize> Spread<N> {
     pub fn mad(&self) -> i64 {
         self.mad
     }
-
-    pub fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 /// The median, the lower one of two; reorders.
