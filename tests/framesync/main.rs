@@ -1,5 +1,6 @@
 //! `framesync` through pads and pipelines, by behaviour.
 
+mod attack;
 mod flow;
 mod launch;
 mod rig;

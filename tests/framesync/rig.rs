@@ -153,6 +153,13 @@ impl Port {
         assert!(self.src.push_event(gst::event::Segment::new(&segment)));
     }
 
+    /// First events where the stream may be refused already.
+    pub fn begin_again(&self) {
+        self.src.push_event(gst::event::StreamStart::new(self.pad.name().as_str()));
+        self.src.push_event(gst::event::Caps::new(&gst::Caps::new_empty_simple("video/x-raw")));
+        self.src.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+    }
+
     pub fn push(&self, pts: Option<u64>) -> Result<gst::FlowSuccess, gst::FlowError> {
         self.push_with(pts, None)
     }
