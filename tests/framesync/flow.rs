@@ -54,6 +54,29 @@ fn a_gap_says_that_there_is_nothing_to_wait_for() {
     assert_eq!(gap.get(), (gst::ClockTime::from_mseconds(40), Some(gst::ClockTime::from_seconds(1))));
 }
 
+#[test]
+fn a_flush_loses_no_sticky_event_that_had_not_gone_out() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("stream-timeout", 0u64);
+    rig.play();
+    // Never sends: everything behind the first frame of the other is held.
+    let _two = rig.pads();
+    let one = rig.stream("video/x-raw");
+    one.push_ms(0);
+    one.src.push_event(gst::event::Caps::new(&gst::Caps::new_empty_simple("video/x-bayer")));
+    one.src.push_event(gst::event::FlushStart::new());
+    one.src.push_event(gst::event::FlushStop::new(true));
+    one.event(gst::EventType::FlushStop);
+    // The first ones too, unless they were out before.
+    loop {
+        let caps = one.event(gst::EventType::Caps);
+        let gst::EventView::Caps(caps) = caps.view() else { unreachable!() };
+        if caps.caps().structure(0).is_some_and(|s| s.name() == "video/x-bayer") {
+            break;
+        }
+    }
+}
+
 fn latency(pad: &gst::Pad) -> (bool, u64) {
     let mut query = gst::query::Latency::new();
     assert!(pad.peer_query(&mut query));
