@@ -32,7 +32,7 @@ fn stream(rig: &Rig, port: &Port, stop: &AtomicBool, seed: u64) {
             5 => port.pad.set_property_from_str("timestamp-format", ["pipeline", "rtmp", "auto"][dice as usize % 3]),
             6 => rig.element.set_property("latency", dice % 300 * MS),
             7 => drop(port.stats()),
-            _ => drop(port.push((dice % 13 != 0).then_some((40 * i + dice % 20) * MS))),
+            _ => drop(port.push((!dice.is_multiple_of(13)).then_some((40 * i + dice % 20) * MS))),
         }
         i += 1;
         while port.out.try_recv().is_ok() {}
@@ -59,7 +59,7 @@ fn attack(live: bool) {
             let _ = port.push(Some(ms * MS));
             ms += 40;
             rig.ring(ms);
-            if ms % 400 == 0 {
+            if ms.is_multiple_of(400) {
                 rig.element.set_state(gst::State::Paused).unwrap();
                 rig.element.set_state(gst::State::Playing).unwrap();
             }
