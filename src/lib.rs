@@ -2,7 +2,8 @@
 //!
 //! The library is a GStreamer plugin first: `GST_PLUGIN_PATH` and an element name are all that most users need. Rust
 //! applications can link it and call [`plugin_register_static`]. Elements stand above pure layers: `diskbuffer` over `media`
-//! (GStreamer to records and back) over `store` (the log on disk, without GStreamer).
+//! (GStreamer to records and back) over `store` (the log on disk, without GStreamer); `framesync`
+//! over `timeline` (stamps, clocks and sets, without GStreamer).
 #![allow(clippy::non_send_fields_in_send_ty)]
 
 use gst::glib;
@@ -14,18 +15,21 @@ extern crate self as gststreambuffer;
 mod diskbuffer;
 mod diskbuffersink;
 mod diskbuffersrc;
+mod framesync;
 #[cfg(test)]
 #[path = "../fuzz/src/entry.rs"]
 mod fuzz;
 mod location;
 mod media;
 mod store;
+mod timeline;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
     diskbuffer::register(plugin)?;
     diskbuffersink::register(plugin)?;
-    diskbuffersrc::register(plugin)
+    diskbuffersrc::register(plugin)?;
+    framesync::register(plugin)
 }
 
 gst::plugin_define!(

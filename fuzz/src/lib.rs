@@ -1,10 +1,14 @@
-//! The parts of the plugin that read foreign bytes, without RocksDB under them.
+//! The parts of the plugin that read foreign bytes and stamps, without RocksDB under them.
 #![allow(dead_code, unused_imports)]
 
 #[path = "../../src/media/mod.rs"]
 pub mod media;
 
+#[path = "../../src/timeline/mod.rs"]
+pub mod timeline;
+
 pub mod entry;
+pub mod stamps;
 
 /// As much of the store as those parts name.
 #[path = "."]

@@ -1,0 +1,500 @@
+//! GObject glue: pads that come and go, properties, state changes, time.
+//!
+//! Locks: `settings`, then `state`, then what a pad has of its own; each is held for a moment, none across a push, a
+//! query, a signal or a message. The condition variables of a [`Port`] belong to `state`.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::FrameSyncPad;
+use super::align::State;
+use super::properties::ELEMENT;
+use super::settings::{Settings, Status};
+use super::stream::{Phase, Port, Stream};
+use crate::timeline::Ns;
+
+pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new("framesync", gst::DebugColorFlags::empty(), Some("Puts streams on one timeline"))
+});
+
+/// How long a step that is under way may take to end by itself when a stream stops.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long it may take after downstream was flushed.
+const FLUSH_GRACE: Duration = Duration::from_millis(400);
+
+pub struct FrameSync {
+    /// Replaced as a whole: a snapshot costs no copy.
+    settings: Mutex<Arc<Settings>>,
+    /// Counts changes of settings, also of pads.
+    generation: AtomicU64,
+    state: Mutex<State>,
+    /// What time is counted from where no clock counts.
+    born: Instant,
+    last_running: AtomicI64,
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What time it is: running time while PLAYING, and time that always passes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    running: Option<Ns>,
+    /// Running time when it last was known.
+    last: Ns,
+    elapsed: Ns,
+}
+
+impl Now {
+    /// Running time for live streams, which arrive when they were taken.
+    pub fn of(self, live: bool) -> Ns {
+        if live { self.running.unwrap_or(self.last) } else { self.elapsed }
+    }
+}
+
+impl FrameSync {
+    pub(super) fn settings(&self) -> Arc<Settings> {
+        lock(&self.settings).clone()
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    pub(super) fn settings_changed(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+
+    /// Gives streams the settings that are in force.
+    pub(super) fn refresh(&self, state: &mut State, settings: &Settings) {
+        let generation = self.generation.load(Ordering::Acquire);
+        if state.generation == generation {
+            return;
+        }
+        state.generation = generation;
+        for stream in state.streams.values_mut() {
+            stream.settings = Arc::new(stream.port.sink.imp().settings(&settings.streams));
+        }
+    }
+
+    pub(super) fn now(&self) -> Now {
+        let obj = self.obj();
+        let running = obj.clock().zip(obj.base_time()).filter(|_| obj.current_state() == gst::State::Playing);
+        let running = running.map(|(clock, base)| Ns::from(clock.time().nseconds()) - Ns::from(base.nseconds()));
+        if let Some(running) = running {
+            self.last_running.store(running.0, Ordering::Relaxed);
+        }
+        let last = Ns(self.last_running.load(Ordering::Relaxed));
+        let elapsed = i64::try_from(self.born.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        Now { running, last, elapsed: Ns(elapsed) }
+    }
+
+    /// Has the pipeline ask again.
+    pub(super) fn latency_changed(&self) {
+        let obj = self.obj();
+        let _ = obj.post_message(gst::message::Latency::builder().src(&*obj).build());
+    }
+
+    /// Makes what can be made by now, lets go of the lock, and tells those concerned.
+    pub(super) fn advance(&self, mut state: MutexGuard<'_, State>, settings: &Settings, now: Now) {
+        self.refresh(&mut state, settings);
+        state.due = false;
+        let live = state.live;
+        let deadline = state.advance(settings, now.of(live), now.running.is_none());
+        let messages = std::mem::take(&mut state.messages);
+        let alarm = state.alarm.as_ref().map(|(at, _)| *at);
+        drop(state);
+        if let Some(deadline) = deadline
+            && live
+            && alarm.is_none_or(|at| at > deadline)
+        {
+            // What is overdue already has been looked at: no sooner than in a while.
+            self.set_alarm(deadline.max(now.of(live) + Ns::from_millis(1)));
+        }
+        for message in messages {
+            gst::info!(CAT, imp = self, "{message}");
+            let obj = self.obj();
+            let _ = obj.post_message(gst::message::Element::builder(message).src(&*obj).build());
+        }
+    }
+
+    /// Has the clock wake a task at this running time.
+    fn set_alarm(&self, at: Ns) {
+        let obj = self.obj();
+        let Some((clock, base)) = obj.clock().zip(obj.base_time()) else { return };
+        let time = base + gst::ClockTime::from_nseconds(at.0.max(0).unsigned_abs());
+        let id = clock.new_single_shot_id(time);
+        let before = {
+            let mut state = self.state();
+            if !state.running {
+                return;
+            }
+            state.alarm.replace((at, id.clone()))
+        };
+        if let Some((_, before)) = before {
+            before.unschedule();
+        }
+        let weak = obj.downgrade();
+        let rang = move |_: &gst::Clock, _: Option<gst::ClockTime>, _: &gst::ClockId| {
+            if let Some(obj) = weak.upgrade() {
+                obj.imp().alarm_rang(at);
+            }
+        };
+        if id.wait_async(rang).is_err() {
+            self.alarm_rang(at);
+        }
+    }
+
+    fn alarm_rang(&self, at: Ns) {
+        let mut state = self.state();
+        if state.alarm.as_ref().is_some_and(|(set, _)| *set == at) {
+            state.alarm = None;
+        }
+        state.due = true;
+        for stream in state.streams.values() {
+            stream.port.item.notify_all();
+        }
+    }
+
+    fn silence(&self) {
+        let alarm = {
+            let mut state = self.state();
+            state.running = false;
+            state.alarm.take()
+        };
+        if let Some((_, id)) = alarm {
+            id.unschedule();
+        }
+    }
+
+    pub(super) fn port(&self, index: u32) -> Option<Arc<Port>> {
+        self.state().streams.get(&index).map(|stream| stream.port.clone())
+    }
+
+    fn ports(&self) -> Vec<Arc<Port>> {
+        self.state().streams.values().map(|stream| stream.port.clone()).collect()
+    }
+
+    pub(super) fn stats(&self, pad: &gst::Pad) -> Option<gst::Structure> {
+        let state = self.state();
+        state.streams.values().find(|stream| stream.port.sink.upcast_ref::<gst::Pad>() == pad).map(Stream::stats)
+    }
+
+    fn status(&self) -> Status {
+        let state = self.state();
+        if !state.running {
+            Status::Stopped
+        } else if state.streams.values().all(|stream| stream.counters.input == 0) {
+            Status::Waiting
+        } else if state.is_unlocked() {
+            Status::Unlocked
+        } else {
+            Status::Locked
+        }
+    }
+
+    /// No data passes any more, and nobody waits.
+    pub(super) fn stop_flow(&self, index: u32) {
+        if let Some(stream) = self.state().streams.get_mut(&index) {
+            stream.phase = Phase::Flushing;
+            stream.port.item.notify_all();
+            stream.port.room.notify_all();
+        }
+    }
+
+    /// Waits until the step that is under way has ended; from within it there is nothing to wait for.
+    fn wait_for_step(&self, port: &Port, time: Duration) -> bool {
+        let deadline = Instant::now() + time;
+        let mut state = self.state();
+        let busy = |state: &State| {
+            let stream = state.streams.get(&port.index).filter(|stream| std::ptr::eq(&*stream.port, port));
+            stream.is_some_and(|stream| stream.busy && stream.thread != Some(std::thread::current().id()))
+        };
+        while busy(&state) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = port.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
+    }
+
+    /// Frees a task that is blocked in a push: it cannot be joined before.
+    fn unblock(&self, port: &Port) {
+        self.stop_flow(port.index);
+        if self.wait_for_step(port, GRACE) {
+            return;
+        }
+        gst::debug!(CAT, obj = port.src, "Flushing downstream to end a push");
+        port.src.push_event(gst::event::FlushStart::new());
+        if self.wait_for_step(port, FLUSH_GRACE) {
+            port.src.push_event(gst::event::FlushStop::new(false));
+        }
+    }
+
+    fn src_activatemode(
+        &self,
+        pad: &gst::Pad,
+        index: u32,
+        mode: gst::PadMode,
+        active: bool,
+    ) -> Result<(), gst::LoggableError> {
+        if mode != gst::PadMode::Push {
+            return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
+        }
+        if !active {
+            self.stop_flow(index);
+            pad.stop_task()?;
+            return Ok(());
+        }
+        if let Some(stream) = self.state().streams.get_mut(&index) {
+            stream.phase = Phase::Running;
+            stream.flow = Ok(gst::FlowSuccess::Ok);
+        }
+        self.start_task(pad, index).map_err(|err| gst::loggable_error!(CAT, "{err}"))
+    }
+
+    pub(super) fn start_task(&self, pad: &gst::Pad, index: u32) -> Result<(), glib::BoolError> {
+        let weak = self.obj().downgrade();
+        pad.start_task(move || {
+            if let Some(obj) = weak.upgrade() {
+                obj.imp().step(index);
+            }
+        })
+    }
+
+    fn sink_pad(&self, template: &gst::PadTemplate, index: u32) -> FrameSyncPad {
+        gst::PadBuilder::<FrameSyncPad>::from_template(template)
+            .name(format!("sink_{index}"))
+            .flags(gst::PadFlags::PROXY_CAPS)
+            .chain_function(move |pad, parent, buffer| {
+                Self::catch_panic_pad_function(
+                    parent,
+                    || Err(gst::FlowError::Error),
+                    |imp| imp.sink_chain(pad, index, buffer),
+                )
+            })
+            .event_function(move |pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_event(pad, index, event))
+            })
+            .query_function(move |pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.sink_query(pad, query))
+            })
+            .iterate_internal_links_function(move |_pad, parent| {
+                let links = || gst::Iterator::from_vec(Vec::new());
+                Self::catch_panic_pad_function(parent, links, |imp| {
+                    gst::Iterator::from_vec(imp.port(index).map(|port| port.src.clone()).into_iter().collect())
+                })
+            })
+            .build()
+    }
+
+    fn src_pad(&self, template: &gst::PadTemplate, index: u32) -> gst::Pad {
+        let weak = self.obj().downgrade();
+        gst::Pad::builder_from_template(template)
+            .name(format!("src_{index}"))
+            .flags(gst::PadFlags::PROXY_CAPS)
+            .activatemode_function(move |pad, _parent, mode, active| {
+                // A pad that is new is activated before it has a parent.
+                let Some(obj) = weak.upgrade() else { return Err(gst::loggable_error!(CAT, "the element is gone")) };
+                Self::catch_panic_pad_function(
+                    Some(obj.upcast_ref()),
+                    || Err(gst::loggable_error!(CAT, "source activation panicked")),
+                    |imp| imp.src_activatemode(pad, index, mode, active),
+                )
+            })
+            .event_function(move |pad, parent, event| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_event(pad, index, event))
+            })
+            .query_function(move |pad, parent, query| {
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_query(pad, index, query))
+            })
+            .iterate_internal_links_function(move |_pad, parent| {
+                let links = || gst::Iterator::from_vec(Vec::new());
+                Self::catch_panic_pad_function(parent, links, |imp| {
+                    let sink = imp.port(index).map(|port| port.sink.clone().upcast::<gst::Pad>());
+                    gst::Iterator::from_vec(sink.into_iter().collect())
+                })
+            })
+            .build()
+    }
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for FrameSync {
+    const NAME: &'static str = "GstFrameSync";
+    type Type = super::FrameSync;
+    type ParentType = gst::Element;
+    type Interfaces = (gst::ChildProxy,);
+
+    fn new() -> Self {
+        Self {
+            settings: Mutex::default(),
+            generation: AtomicU64::new(1),
+            state: Mutex::default(),
+            born: Instant::now(),
+            last_running: AtomicI64::new(0),
+        }
+    }
+}
+
+impl ObjectImpl for FrameSync {
+    fn properties() -> &'static [glib::ParamSpec] {
+        &ELEMENT
+    }
+
+    fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        Arc::make_mut(&mut *lock(&self.settings)).set(pspec.name(), value);
+        self.settings_changed();
+        if pspec.name() == "latency" {
+            self.latency_changed();
+        }
+    }
+
+    fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        match pspec.name() {
+            "status" => self.status().to_value(),
+            name => self.settings().get(name).unwrap_or_else(|| unreachable!("GObject asks for known properties")),
+        }
+    }
+}
+
+impl GstObjectImpl for FrameSync {}
+
+impl ChildProxyImpl for FrameSync {
+    fn child_by_index(&self, index: u32) -> Option<glib::Object> {
+        let state = self.state();
+        state.streams.values().nth(index as usize).map(|stream| stream.port.sink.clone().upcast())
+    }
+
+    fn children_count(&self) -> u32 {
+        u32::try_from(self.state().streams.len()).unwrap_or(u32::MAX)
+    }
+}
+
+impl ElementImpl for FrameSync {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Frame synchronizer",
+                "Generic",
+                "Puts streams on one timeline, and frames of the same moment into sets",
+                "the gst-plugin-streambuffer contributors",
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let any = gst::Caps::new_any();
+            let (sink, request) = (gst::PadDirection::Sink, gst::PadPresence::Request);
+            let sink = gst::PadTemplate::with_gtype("sink_%u", sink, request, &any, FrameSyncPad::static_type());
+            let src = gst::PadTemplate::new("src_%u", gst::PadDirection::Src, gst::PadPresence::Sometimes, &any);
+            [sink, src].into_iter().flatten().collect()
+        });
+        &TEMPLATES
+    }
+
+    fn request_new_pad(
+        &self,
+        template: &gst::PadTemplate,
+        name: Option<&str>,
+        _caps: Option<&gst::Caps>,
+    ) -> Option<gst::Pad> {
+        let obj = self.obj();
+        let asked = match name.filter(|name| *name != template.name_template()) {
+            Some(name) => Some(name.strip_prefix("sink_")?.parse::<u32>().ok()?),
+            None => None,
+        };
+        let source = obj.pad_template("src_%u")?;
+        let settings = self.settings();
+        let port = {
+            let mut state = self.state();
+            let free = |index: &u32| !state.streams.contains_key(index);
+            let index = match asked {
+                Some(asked) => Some(asked).filter(free)?,
+                None => (0..).find(free)?,
+            };
+            let port = Arc::new(Port {
+                index,
+                name: format!("sink_{index}"),
+                sink: self.sink_pad(template, index),
+                src: self.src_pad(&source, index),
+                item: Condvar::new(),
+                room: Condvar::new(),
+                idle: Condvar::new(),
+            });
+            let mut stream = Stream::new(port.clone());
+            stream.settings = Arc::new(settings.streams.clone());
+            state.streams.insert(index, stream);
+            port
+        };
+        if obj.current_state() > gst::State::Ready || obj.pending_state() > gst::State::Ready {
+            let _ = port.src.set_active(true);
+            let _ = port.sink.set_active(true);
+        }
+        if obj.add_pad(&port.sink).and_then(|()| obj.add_pad(&port.src)).is_err() {
+            self.state().streams.remove(&port.index);
+            return None;
+        }
+        obj.child_added(&port.sink, &port.name);
+        gst::debug!(CAT, imp = self, "New stream {}", port.name);
+        Some(port.sink.clone().upcast())
+    }
+
+    fn release_pad(&self, pad: &gst::Pad) {
+        let port = self.ports().into_iter().find(|port| port.sink.upcast_ref::<gst::Pad>() == pad);
+        let Some(port) = port else { return };
+        gst::debug!(CAT, imp = self, "Stream {} goes", port.name);
+        self.unblock(&port);
+        let _ = port.src.set_active(false);
+        let _ = port.sink.set_active(false);
+        let (settings, now) = (self.settings(), self.now());
+        {
+            let mut state = self.state();
+            let live = state.live;
+            state.leave(port.index, now.of(live));
+            // Others may have waited for it.
+            self.advance(state, &settings, now);
+        }
+        let obj = self.obj();
+        obj.child_removed(&port.sink, &port.name);
+        let _ = obj.remove_pad(&port.src);
+        let _ = obj.remove_pad(&port.sink);
+        // The number is free once its pads are gone.
+        self.state().streams.remove(&port.index);
+    }
+
+    fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        match transition {
+            gst::StateChange::ReadyToPaused => self.state().begin(),
+            gst::StateChange::PausedToReady => {
+                self.silence();
+                for port in self.ports() {
+                    self.unblock(&port);
+                }
+            }
+            _ => {}
+        }
+        let success = self.parent_change_state(transition)?;
+        if transition == gst::StateChange::PausedToReady {
+            let mut state = self.state();
+            for stream in state.streams.values_mut() {
+                // Keeps the figures of the run.
+                stream.held.clear();
+                stream.frames_held = 0;
+                stream.queue.clear();
+                stream.last = None;
+            }
+        }
+        Ok(success)
+    }
+}

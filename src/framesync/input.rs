@@ -1,0 +1,306 @@
+//! The sink pads: buffers get their place in time, events keep theirs among buffers.
+
+use std::sync::PoisonError;
+
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+
+use super::FrameSyncPad;
+use super::imp::{CAT, FrameSync};
+use super::messages;
+use super::placing::Placer;
+use super::settings::{Mode, OutlierPolicy};
+use super::stamps::{self, Carried};
+use super::stream::{Entry, Frame, Phase, SegmentFacts, Stream};
+use crate::timeline::Ns;
+use crate::timeline::outlier::{Order, Verdict};
+
+/// Buffers that may wait for the task of a source pad before upstream waits too.
+const QUEUE: usize = 16;
+
+/// Whether data may come.
+fn open(stream: Option<&mut Stream>) -> Result<&mut Stream, gst::FlowError> {
+    match stream {
+        None => Err(gst::FlowError::Flushing),
+        Some(stream) => match (stream.phase, stream.flow) {
+            (Phase::Flushing, _) => Err(gst::FlowError::Flushing),
+            (_, Err(err)) => Err(err),
+            (Phase::Ending | Phase::Ended, _) => Err(gst::FlowError::Eos),
+            (Phase::Running, Ok(_)) => Ok(stream),
+        },
+    }
+}
+
+fn order(stream: &Stream) -> Order {
+    if stream.inter_coded { Order::Decode } else { Order::Rising }
+}
+
+impl FrameSync {
+    pub(super) fn sink_chain(
+        &self,
+        pad: &FrameSyncPad,
+        index: u32,
+        buffer: gst::Buffer,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let settings = self.settings();
+        let (segment, of_stream, live) = {
+            let mut state = self.state();
+            self.refresh(&mut state, &settings);
+            let stream = open(state.streams.get_mut(&index))?;
+            (stream.segment.clone(), stream.settings.clone(), stream.live)
+        };
+        if live.is_none() {
+            self.ask_upstream(pad, index);
+        }
+        let carried = Carried::read(&buffer, segment.as_ref(), &of_stream);
+        let now = self.now();
+
+        let mut state = self.state();
+        let mut shared = state.shared;
+        let mut told = std::mem::take(&mut state.messages);
+        let stream = open(state.streams.get_mut(&index))?;
+        let live = stream.live == Some(true);
+        let order = order(stream);
+        let mut placer = match stream.placer.take() {
+            Some(mut placer) => {
+                placer.configure(&of_stream, live, order);
+                placer
+            }
+            None => Placer::new(&of_stream, live, order),
+        };
+        let (place, found) = placer.push(&carried, now.of(live), &mut shared);
+        if let Some(format) = found {
+            gst::info!(CAT, obj = pad, "Timestamps are of format {format}");
+        }
+        let duration = (!placer.is_in_ns()).then(|| placer.cadence());
+        stream.placer = Some(placer);
+        stream.counters.input += 1;
+        messages::judged(stream, &place, now.of(live), &mut told);
+        if live {
+            messages::drifted(stream, now.of(live), &mut told);
+        }
+        let offset = Ns(of_stream.offset);
+        let (mut pts, mut dts) = (place.pts + offset, place.dts.map(|dts| dts + offset));
+        if of_stream.outlier_policy != OutlierPolicy::Pass {
+            // An offset that was made less makes nothing go back.
+            let floor = stream.floor.unwrap_or(Ns::MIN);
+            match &mut dts {
+                Some(dts) => *dts = (*dts).max(floor),
+                None if order == Order::Rising => pts = pts.max(floor),
+                None => {}
+            }
+            let key = dts.unwrap_or(pts);
+            stream.floor = Some(floor.max(key));
+        }
+        let frame = Frame {
+            token: stream.next_token,
+            pts,
+            dts,
+            interpolated: place.interpolated,
+            discont: matches!(place.verdict, Verdict::Jump { .. }),
+            duration,
+            buffer,
+        };
+        stream.next_token += 1;
+        if stream.facts.is_none() {
+            stream.facts = facts(stream, &frame);
+        }
+        let bad = matches!(place.verdict, Verdict::Outlier | Verdict::Duplicate | Verdict::Backwards);
+        let drop = bad && of_stream.outlier_policy == OutlierPolicy::Drop && !stream.inter_coded;
+        stream.discont |= drop;
+        state.shared = shared;
+        state.messages = told;
+        if !drop {
+            let all_live = state.live;
+            state.admit(index, frame, settings.mode, now.of(all_live));
+        }
+        self.advance(state, &settings, now);
+        self.wait_for_room(index, &settings)
+    }
+
+    fn wait_for_room(
+        &self,
+        index: u32,
+        settings: &super::settings::Settings,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let most = settings.max_held_buffers as usize;
+        let mut state = self.state();
+        loop {
+            let live = state.live;
+            let stream = open(state.streams.get_mut(&index))?;
+            let full = settings.mode == Mode::Align && !live && stream.frames_held >= most;
+            stream.blocked = full || stream.queue.len() >= QUEUE;
+            if !stream.blocked {
+                return stream.flow;
+            }
+            let port = stream.port.clone();
+            state = port.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Whether what is upstream is live, and its latency.
+    fn ask_upstream(&self, pad: &FrameSyncPad, index: u32) {
+        let mut query = gst::query::Latency::new();
+        let known = pad.peer_query(&mut query);
+        let (live, least, _) = query.result();
+        {
+            let mut state = self.state();
+            let Some(stream) = state.streams.get_mut(&index) else { return };
+            stream.live = Some(known && live);
+            stream.upstream_latency = Ns::from(least.nseconds());
+            state.has_live(known && live);
+        }
+        if known && live && self.settings().mode == Mode::Align {
+            // Sets wait for this stream too now.
+            self.latency_changed();
+        }
+    }
+
+    pub(super) fn sink_event(&self, pad: &FrameSyncPad, index: u32, event: gst::Event) -> bool {
+        use gst::EventView as View;
+        gst::log!(CAT, obj = pad, "Event {event:?}");
+        match event.view() {
+            View::FlushStart(_) => return self.flush_start(index, event),
+            View::FlushStop(_) => return self.flush_stop(index, event),
+            _ if !event.is_serialized() => {
+                return self.port(index).is_some_and(|port| port.src.push_event(event));
+            }
+            _ => {}
+        }
+        let settings = self.settings();
+        let now = self.now();
+        let mut state = self.state();
+        self.refresh(&mut state, &settings);
+        let at = now.of(state.live);
+        match event.view() {
+            View::Segment(segment) => {
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                stream.seqnum = Some(event.seqnum());
+                stream.segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned();
+                return true;
+            }
+            View::StreamStart(_) => {
+                let ended = state.streams.get(&index).is_some_and(|stream| stream.phase == Phase::Ended);
+                if ended {
+                    state.leave(index, at);
+                }
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                if ended {
+                    stream.pass_all();
+                    stream.matched = None;
+                    stream.phase = Phase::Running;
+                }
+                stream.add(Entry::Event(event));
+            }
+            View::Caps(caps) => {
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                stream.inter_coded = stamps::is_inter_coded(caps.caps());
+                stream.add(Entry::Event(event));
+            }
+            View::Gap(gap) => {
+                let (begin, length) = gap.get();
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                let end = begin + length.unwrap_or(gst::ClockTime::ZERO);
+                let times = (self.moment(stream, begin), self.moment(stream, end));
+                let (Some(begin), Some(end)) = times else { return true };
+                stream.add(Entry::Gap { at: begin, duration: length.map(|_| end - begin) });
+                state.gap(index, end, at);
+            }
+            View::Eos(_) => {
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                if stream.flow.is_err() {
+                    return true;
+                }
+                stream.phase = Phase::Ending;
+                state.end(index, at);
+                self.advance(state, &settings, now);
+                state = self.state();
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                if stream.phase == Phase::Ending {
+                    stream.phase = Phase::Ended;
+                    stream.add(Entry::Event(event));
+                }
+            }
+            _ => {
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                stream.add(Entry::Event(event));
+            }
+        }
+        if let Some(stream) = state.streams.get_mut(&index) {
+            if stream.phase == Phase::Flushing {
+                stream.keep_sticky();
+            }
+            stream.release();
+        }
+        self.advance(state, &settings, now);
+        true
+    }
+
+    /// Where a moment of the stream that is not a buffer's lies.
+    fn moment(&self, stream: &Stream, at: gst::ClockTime) -> Option<Ns> {
+        let mut buffer = gst::Buffer::new();
+        buffer.make_mut().set_pts(at);
+        let carried = Carried::read(&buffer, stream.segment.as_ref(), &stream.settings);
+        let near = match &stream.placer {
+            Some(placer) => placer.near(&carried)?,
+            // Before the first buffer: known where stamps are running time.
+            None if stream.settings.format() == Some(crate::timeline::format::Format::PIPELINE) => {
+                stamps::running(stream.segment.as_ref(), at)
+            }
+            None => return None,
+        };
+        Some(near + Ns(stream.settings.offset))
+    }
+
+    fn flush_start(&self, index: u32, event: gst::Event) -> bool {
+        let Some(port) = self.port(index) else { return false };
+        self.stop_flow(index);
+        let done = port.src.push_event(event);
+        let _ = port.src.pause_task();
+        done
+    }
+
+    fn flush_stop(&self, index: u32, event: gst::Event) -> bool {
+        let Some(port) = self.port(index) else { return false };
+        let settings = self.settings();
+        let now = self.now();
+        {
+            let mut state = self.state();
+            let live = state.live;
+            state.leave(index, now.of(live));
+            if let Some(stream) = state.streams.get_mut(&index) {
+                stream.reset();
+            }
+            self.advance(state, &settings, now);
+        }
+        let done = port.src.push_event(event);
+        if port.src.is_active() {
+            if let Some(stream) = self.state().streams.get_mut(&index) {
+                stream.phase = Phase::Running;
+            }
+            if let Err(err) = self.start_task(&port.src, index) {
+                gst::error!(CAT, imp = self, "The task of {} cannot go on: {err}", port.name);
+            }
+        }
+        done
+    }
+
+    pub(super) fn sink_query(&self, pad: &FrameSyncPad, query: &mut gst::QueryRef) -> bool {
+        // Those that have their place among buffers would have to wait for them.
+        if query.is_serialized() {
+            return false;
+        }
+        gst::Pad::query_default(pad, Some(&*self.obj()), query)
+    }
+}
+
+/// What the segment downstream says of the one that came.
+fn facts(stream: &Stream, frame: &Frame) -> Option<SegmentFacts> {
+    let segment = stream.segment.as_ref()?;
+    let time = frame.buffer.pts().and_then(|pts| segment.to_stream_time(pts));
+    Some(SegmentFacts {
+        applied_rate: segment.rate() * segment.applied_rate(),
+        seqnum: stream.seqnum.unwrap_or_else(gst::Seqnum::next),
+        stream_time: time.map_or(Ns::ZERO, |time| (Ns::from(time.nseconds()) - frame.pts).max(Ns::ZERO)),
+    })
+}
