@@ -18,5 +18,5 @@ pub mod store {
     pub mod schema {
         pub const VALUE_VERSION: u8 = 1;
     }
-    pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
+    pub use record::{Arrival, Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequence, Slot, Sync, Totals};
 }

@@ -20,6 +20,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bitcode::{Decode, Encode};
 
 use super::log::lock;
+pub use super::record::Arrival;
 
 /// Less than this is no step: the two clocks are read one after the other, and leap seconds are not worth a message.
 const STEP: i64 = 1_000_000_000;
@@ -77,15 +78,6 @@ pub fn wall_clock() -> i64 {
         Ok(since) => i64::try_from(since.as_nanos()).unwrap_or(i64::MAX),
         Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |ns| -ns),
     }
-}
-
-/// When a record came, in the one clock that does not jump.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub struct Arrival {
-    /// Number of the boot in this store.
-    pub boot: u32,
-    /// ns since that boot.
-    pub time: u64,
 }
 
 /// What the store knows of a boot.

@@ -6,8 +6,16 @@
 
 use bitcode::{Decode, Encode};
 
-use super::clock::Arrival;
 use super::schema::VALUE_VERSION;
+
+/// When a record came, in the one clock that does not jump.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub struct Arrival {
+    /// Number of the boot in this store.
+    pub boot: u32,
+    /// ns since that boot.
+    pub time: u64,
+}
 
 /// Position of a record in its stream. Grows by one from record to record; jumps after an unclean end.
 pub type Sequence = u64;
