@@ -29,9 +29,13 @@ impl Moment {
     /// Before all others.
     pub const FIRST: Moment = Moment { domain: 0, time: i64::MIN };
 
-    /// ns from `earlier`; any distance between two domains is beyond counting.
+    /// ns from `earlier`, negative when that is later; any distance between two domains is beyond counting.
     pub fn since(self, earlier: Moment) -> i64 {
-        if self.domain == earlier.domain { self.time.saturating_sub(earlier.time) } else { i64::MAX }
+        match self.domain.cmp(&earlier.domain) {
+            std::cmp::Ordering::Less => i64::MIN,
+            std::cmp::Ordering::Equal => self.time.saturating_sub(earlier.time),
+            std::cmp::Ordering::Greater => i64::MAX,
+        }
     }
 }
 
@@ -474,6 +478,15 @@ mod tests {
 
     fn needs(own: Moment) -> Report {
         Report { own: Some(own), pending: true, ..Report::default() }
+    }
+
+    #[test]
+    fn an_earlier_run_is_long_before_a_later_one_and_not_after_it() {
+        let mut sound = Resume::new(mark(0, MS), Some(at(2, 50)), Overlap::default());
+        assert!(sound.is_far_before(at(3, 0)) && !sound.is_far_before(at(1, 90)) && !sound.is_far_before(at(2, 90)));
+        assert!(sound.is_far_behind(at(1, 90)) && !sound.is_far_behind(at(3, 0)));
+        sound.restart(mark(1, MS));
+        assert!(!sound.is_far_before(at(3, 0)), "nothing is known");
     }
 
     #[test]

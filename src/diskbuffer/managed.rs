@@ -205,7 +205,8 @@ impl imp::DiskBuffer {
             let mut state = self.state();
             match std::mem::take(&mut state.hold) {
                 Hold::Released => return,
-                Hold::InOrder | Hold::AtBoundary => state.resend = false,
+                // What a failure before it asks for is still owed until delivery has begun.
+                Hold::InOrder | Hold::AtBoundary => {}
                 Hold::Failed => {
                     state.generation += 1;
                     state.resend = true;

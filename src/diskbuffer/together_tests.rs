@@ -383,11 +383,11 @@ fn whatever_happens_downstream_nothing_is_missing() {
 
 /// For `scripts/soak`.
 mod soak {
-    /// In a few of a thousand exchanges on a busy machine the sound of a new downstream begins later.
+    /// Fails about once in four hundred programs on a busy machine, see the known limits in docs/architecture.md.
     #[test]
-    #[ignore = "fails now and then"]
+    #[ignore = "long"]
     fn whatever_happens_downstream_the_sound_begins_with_the_keyframe() {
-        super::random_downstreams(1..=60, true);
+        super::random_downstreams(13..=300, true);
     }
 }
 
