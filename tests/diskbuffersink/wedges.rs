@@ -135,9 +135,12 @@ fn an_element_of_the_application_that_does_not_stop_is_waited_for() {
     station.message("diskbuffersink-error");
     station.faults.mood(Mood::Takes);
     let patience = gst::ClockTime::from_seconds(PATIENCE.as_secs());
-    let warning = station.bus.timed_pop_filtered(patience, &[gst::MessageType::Warning]).expect("no warning");
-    let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
-    assert!(warning.error().message().contains("waited for"), "{}", warning.error());
+    // The failure itself is told first.
+    for part in ["The sink has failed", "waited for"] {
+        let warning = station.bus.timed_pop_filtered(patience, &[gst::MessageType::Warning]).expect("no warning");
+        let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
+        assert!(warning.error().message().contains(part), "{}", warning.error());
+    }
     station.faults.tell(|told| told.stop_blocks = false);
     station.faults.wait_for(0..20);
 }
