@@ -118,7 +118,6 @@ mod state;
 mod stats;
 mod tail;
 mod tender;
-#[allow(dead_code, reason = "for bins around this element")]
 mod together;
 #[cfg(test)]
 mod together_tests;
