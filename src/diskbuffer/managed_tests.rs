@@ -501,3 +501,33 @@ fn purged_while_held_it_is_not_sent() {
     assert_eq!(numbers(&sink), [10, 11]);
     managed.rig.check_accounts();
 }
+
+#[test]
+fn what_a_failure_asks_for_is_owed_through_an_exchange_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut managed = Managed::playing(dir.path(), &[("replay-overlap", "200000000")]);
+    // Delivery is kept from going on when it has delivered everything.
+    let (reached, at) = std::sync::mpsc::channel();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let gone = Mutex::new(gone);
+    managed.push(0..12);
+    managed.rig.sink.wait_buffers(12);
+    until("everything is counted", || managed.rig.stat("pending") == 0);
+    managed.element.connect("underrun", false, move |_| {
+        let _ = reached.send(());
+        let _ = gone.lock().unwrap().recv();
+        None
+    });
+    managed.push(12..13);
+    at.recv_timeout(PATIENCE).unwrap();
+    managed.element.hold(Some("gone"));
+    drop(managed.exchange());
+    managed.element.release();
+    managed.element.hold(None);
+    assert!(managed.element.wait_until_idle(PATIENCE));
+    let sink = managed.exchange();
+    managed.element.release();
+    drop(go);
+    sink.wait_buffers(8);
+    assert_eq!(numbers(&sink), (5..13).collect::<Vec<_>>(), "although everything was accepted");
+}
