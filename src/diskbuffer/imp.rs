@@ -239,7 +239,6 @@ impl DiskBuffer {
         self.set_position(None);
         let settings = self.settings();
         let mut state = self.state();
-        state.activity = Activity::Paused;
         state.closing = false;
         state.explicit = settings.ack_mode == AckMode::Explicit;
         state.sent.clear();
@@ -249,6 +248,7 @@ impl DiskBuffer {
         state.acknowledged_until = 0;
         state.passed = Totals::default();
         state.caps = None;
+        state.domain = None;
         state.began = state.end.sequence;
         state.delivered = false;
         state.from_disk = false;
@@ -268,14 +268,19 @@ impl DiskBuffer {
             state.cursor.resume = state.cursor.position;
         }
         let from = Mark { sequence: state.cursor.resume, totals: state.passed };
-        let cursor = state.cursor;
+        let (cursor, end) = (state.cursor, state.end.sequence);
         let together = state.joint.is_some();
         drop(state);
-        // The others have to know how far back this one reaches.
-        let at = (together && cursor.resume < cursor.position)
-            .then(|| self.moment_at(&session, cursor.resume).unwrap_or(Moment::FIRST));
+        // The others have to know how far back this one reaches, and what it needs.
+        let mut at = None;
+        if together && cursor.resume < end {
+            let unreadable = (cursor.resume < cursor.position).then_some(Moment::FIRST);
+            at = self.moment_at(&session, cursor.resume).or(unreadable);
+        }
         let overlap = settings.overlap();
         let mut state = self.state();
+        // Until here nobody else may move the resume point.
+        state.activity = Activity::Paused;
         state.resume = if leads { Resume::new(from, at, overlap) } else { Resume::following(from, at, overlap) };
         if let Some(joint) = &state.joint {
             joint.begin(state.report(), at);

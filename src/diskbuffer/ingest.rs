@@ -369,10 +369,14 @@ impl DiskBuffer {
             for (record, content) in records.iter().zip(contents) {
                 let adds = record.contribution();
                 if adds.buffers > 0 {
+                    if let Content::Buffer { facts, .. } = &content {
+                        state.note_arrival(facts);
+                    }
                     state.counters.received.add(adds);
                     state.counters.last_received_at = crate::store::wall_clock();
                 }
                 match &content {
+                    Content::Domain(domain) => state.domain = Some(*domain),
                     Content::Buffer { facts, .. } if facts.sync != Sync::None => state.counters.sync_points += 1,
                     Content::Event(event) if event.type_() == gst::EventType::Eos => state.live_eos = Some(sequence),
                     _ => {}

@@ -4,6 +4,12 @@
 //!   has something undelivered would resume from alone. The others resume from their last sync point at or before the
 //!   leader's. So a new downstream gets a video keyframe and the sound from there on, and nothing that is undelivered is
 //!   left out.
+//! - Exchanged in order, the leader goes on at a keyframe: where it stopped, or at the one before. The others go on at their last
+//!   sync point at or before that, unless they stand before it. Whoever comes first goes by the sync point that the leader has
+//!   given last: that is never too late, and a GOP too early at most. Where something new begins for the leader, another epoch
+//!   or other caps, all of them go on where they stand.
+//! - Downstreams are counted. A member that begins late begins with what the leader began with there, however far the leader
+//!   has come, and even if the leader has been held since.
 //! - What lies before a member's resume point may be gone. A follower keeps what the leader's resume point before the present
 //!   one needs: the cursors of a store are saved together, but not all of the very same instant.
 //! - When a member drops up to some time, the others drop up to there too, each to its last sync point at or before it, before
@@ -17,6 +23,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What lies further apart than this does not belong together, in ns.
+const LONG: i64 = 30_000_000_000;
 
 /// A time that all streams of the bin share: running-time domain, running time in ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,6 +45,11 @@ impl Moment {
             std::cmp::Ordering::Equal => self.time.saturating_sub(earlier.time),
             std::cmp::Ordering::Greater => i64::MAX,
         }
+    }
+
+    /// By so much later that nothing of `earlier` is of use here.
+    pub fn is_long_after(self, earlier: Moment) -> bool {
+        self.since(earlier) > LONG
     }
 }
 
@@ -62,25 +76,24 @@ impl Limit {
 pub(super) struct Report {
     /// What it would resume from alone.
     pub own: Option<Moment>,
-    /// Its newest sync point that was delivered: where it goes back to when downstream is exchanged in order.
-    pub newest: Option<Moment>,
     /// Something of it is undelivered.
     pub pending: bool,
     /// Its end of stream was delivered.
     pub ended: bool,
 }
 
-/// Where a member goes on, or went on, with the downstream that comes after the last hold.
+/// Where a member goes on when downstream is exchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Seam {
+    /// It stands where nothing was yet.
     #[default]
     Unknown,
-    /// At its resume point, wherever that will be.
+    /// At its resume point, wherever that will be: downstream has failed.
     Resume,
-    /// Where it stopped.
+    /// Where it stopped, with something new. The others stopped there too, so they go on where they stand.
     Here,
-    /// It went back to this sync point.
-    Back(Moment),
+    /// At the sync point that it gave last, or began with.
+    At(Moment),
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +102,12 @@ struct Member {
     leads: bool,
     running: bool,
     report: Report,
-    seam: Seam,
+    /// The number of the downstream that it was last released to, as the other members count.
+    downstream: u64,
+    /// The one that it has begun with last, and where it did.
+    begun: (u64, Seam),
+    /// Where it begins with the next, or earlier.
+    next: Seam,
     /// Where it resumes from, as of its last two moves, the older one first.
     resume: [Option<Moment>; 2],
 }
@@ -100,6 +118,14 @@ pub(crate) struct JointCursor {
     members: Mutex<Members>,
     /// How often something was dropped.
     drops: AtomicU64,
+}
+
+impl Member {
+    /// Where an earlier run stood is of no account.
+    fn forget_seams(&mut self) {
+        self.begun = (self.downstream, Seam::Unknown);
+        self.next = Seam::Unknown;
+    }
 }
 
 #[derive(Debug, Default)]
@@ -119,6 +145,19 @@ impl Members {
         self.list.iter_mut().find(|member| member.id == id)
     }
 
+    fn newest_downstream(&self) -> u64 {
+        self.list.iter().map(|member| member.downstream).max().unwrap_or(0)
+    }
+
+    /// The leader of the member with this id, unless it leads itself, and where the leader begins with the downstream of that
+    /// member.
+    fn leader_of(&self, id: u64) -> Option<(&Member, Seam)> {
+        let leader = self.leader().filter(|leader| leader.id != id)?;
+        let downstream = self.list.iter().find(|member| member.id == id)?.downstream;
+        let (begun, seam) = leader.begun;
+        Some((leader, if begun >= downstream { seam } else { leader.next }))
+    }
+
     fn limit(&self, id: u64) -> Limit {
         let Some(leader) = self.leader() else { return Limit::Own };
         if leader.id == id {
@@ -129,7 +168,7 @@ impl Members {
         match leader.resume[0] {
             Some(at) if !ended => Limit::Until(at),
             // It has yet to show where it is.
-            None if pending => Limit::Until(Moment::FIRST),
+            None if pending || !leader.running => Limit::Until(Moment::FIRST),
             _ => Limit::Own,
         }
     }
@@ -161,7 +200,8 @@ impl Membership {
         let mut members = joint.members();
         members.ids += 1;
         let id = members.ids;
-        members.list.push(Member { id, leads, ..Member::default() });
+        let downstream = members.newest_downstream();
+        members.list.push(Member { id, leads, downstream, ..Member::default() });
         drop(members);
         Self { joint: joint.clone(), id, drops: joint.drops.load(Ordering::Acquire) }
     }
@@ -170,7 +210,8 @@ impl Membership {
     pub fn open(&self, pending: bool) {
         if let Some(member) = self.joint.members().get(self.id) {
             let own = pending.then_some(Moment::FIRST);
-            (member.running, member.resume, member.seam) = (false, [None; 2], Seam::Unknown);
+            (member.running, member.resume) = (false, [None; 2]);
+            member.forget_seams();
             member.report = Report { own, pending, ..Report::default() };
         }
     }
@@ -179,6 +220,7 @@ impl Membership {
     pub fn begin(&self, report: Report, resume: Option<Moment>) {
         if let Some(member) = self.joint.members().get(self.id) {
             (member.running, member.report, member.resume) = (true, report, [resume; 2]);
+            member.forget_seams();
         }
     }
 
@@ -187,10 +229,46 @@ impl Membership {
         self.joint.members().leader().is_none_or(|leader| leader.id == self.id)
     }
 
-    /// Where it goes on has become known, or unknown.
-    pub fn set_seam(&self, seam: Seam) {
+    /// It is released to the next downstream; the first member of all says which that is.
+    pub fn released(&self) {
+        let mut members = self.joint.members();
+        let newest = members.newest_downstream();
+        if let Some(member) = members.get(self.id) {
+            member.downstream = newest.max(member.downstream + u64::from(newest == member.downstream));
+        }
+    }
+
+    /// With the next downstream it begins there, as far as is known now.
+    pub fn set_next(&self, next: Seam) {
         if let Some(member) = self.joint.members().get(self.id) {
-            member.seam = seam;
+            member.next = next;
+        }
+    }
+
+    /// It begins with the present downstream, anew at `at`. If that one has `failed` the next begins at the resume point.
+    pub fn begins(&self, at: Option<Moment>, failed: bool) {
+        if let Some(member) = self.joint.members().get(self.id) {
+            let seam = at.map_or(Seam::Unknown, Seam::At);
+            member.begun = (member.downstream, seam);
+            member.next = if failed { Seam::Resume } else { seam };
+        }
+    }
+
+    /// It begins with the present downstream where it stopped, with what is of this time.
+    pub fn goes_on(&self, at: Option<Moment>, failed: bool) {
+        if let Some(member) = self.joint.members().get(self.id) {
+            let seam = at.filter(|_| member.next != Seam::Here).map_or(member.next, Seam::At);
+            member.begun = (member.downstream, seam);
+            member.next = if failed { Seam::Resume } else { seam };
+        }
+    }
+
+    /// The present downstream has taken a sync point.
+    pub fn given(&self, at: Moment) {
+        if let Some(member) = self.joint.members().get(self.id)
+            && member.next != Seam::Resume
+        {
+            member.next = Seam::At(at);
         }
     }
 
@@ -210,10 +288,10 @@ impl Membership {
         members.limit(self.id)
     }
 
-    /// Whether something is undelivered.
-    pub fn set_pending(&self, pending: bool) {
+    /// Says how things are, for the others.
+    pub fn tell(&self, report: Report) {
         if let Some(member) = self.joint.members().get(self.id) {
-            member.report.pending = pending;
+            member.report = report;
         }
     }
 
@@ -242,23 +320,23 @@ impl Membership {
     /// Where a follower begins: at its last sync point at or before this, if the leader has shown where it does.
     pub fn beginning(&self) -> Option<Moment> {
         let members = self.joint.members();
-        let leader = members.leader().filter(|leader| leader.id != self.id && leader.running)?;
-        match leader.seam {
-            Seam::Back(at) => Some(at),
+        let (leader, seam) = members.leader_of(self.id).filter(|(leader, _)| leader.running)?;
+        match seam {
+            Seam::At(at) => Some(at),
             Seam::Unknown | Seam::Resume | Seam::Here => leader.resume[1],
         }
     }
 
-    /// Where a follower goes on when downstream is exchanged: at its last sync point at or before this, if the leader goes back.
+    /// Where a follower goes on when downstream is exchanged: at its last sync point at or before this, unless that is where it
+    /// stands or later.
     pub fn goes_back_to(&self) -> Option<Moment> {
         let members = self.joint.members();
-        let leader = members.leader().filter(|leader| leader.id != self.id && !leader.report.ended)?;
-        match leader.seam {
-            // What it was given is not counted yet.
-            Seam::Unknown => leader.report.newest.or(leader.report.pending.then_some(Moment::FIRST)),
-            Seam::Resume => leader.resume[1].or(Some(Moment::FIRST)),
+        let (leader, seam) = members.leader_of(self.id).filter(|(leader, _)| !leader.report.ended)?;
+        match seam {
+            Seam::Unknown if !leader.report.pending => None,
+            Seam::Unknown | Seam::Resume => leader.resume[1].or(Some(Moment::FIRST)),
             Seam::Here => None,
-            Seam::Back(at) => Some(at),
+            Seam::At(at) => Some(at),
         }
     }
 
@@ -350,12 +428,12 @@ mod tests {
         }
 
         fn report(&self) -> Report {
-            Report { own: self.resume.own_at(), newest: None, pending: self.pending(), ended: false }
+            Report { own: self.resume.own_at(), pending: self.pending(), ended: false }
         }
 
         fn receive(&mut self) {
             self.received += 1;
-            self.member.set_pending(true);
+            self.member.tell(self.report());
         }
 
         fn ack(&mut self) {
@@ -368,7 +446,7 @@ mod tests {
                 self.acked += 1;
             }
             let limit = self.member.report(self.report());
-            let at = self.resume.settle(limit).unwrap() as usize - 1;
+            let at = self.resume.settle(limit, u64::MAX).unwrap() as usize - 1;
             assert!(at >= self.at, "it never goes back");
             if at != self.at {
                 (self.before, self.at) = (self.at, at);
@@ -482,11 +560,9 @@ mod tests {
 
     #[test]
     fn an_earlier_run_is_long_before_a_later_one_and_not_after_it() {
-        let mut sound = Resume::new(mark(0, MS), Some(at(2, 50)), Overlap::default());
-        assert!(sound.is_far_before(at(3, 0)) && !sound.is_far_before(at(1, 90)) && !sound.is_far_before(at(2, 90)));
-        assert!(sound.is_far_behind(at(1, 90)) && !sound.is_far_behind(at(3, 0)));
-        sound.restart(mark(1, MS));
-        assert!(!sound.is_far_before(at(3, 0)), "nothing is known");
+        let sound = at(2, 50);
+        assert!(at(3, 0).is_long_after(sound) && !at(1, 90).is_long_after(sound) && !at(2, 90).is_long_after(sound));
+        assert!(sound.is_long_after(at(1, 90)) && !sound.is_long_after(at(3, 0)));
     }
 
     #[test]
@@ -499,7 +575,7 @@ mod tests {
         audio.report(needs(at(1, 50)));
         text.report(Report { pending: false, ..needs(at(1, 10)) });
         assert_eq!(video.report(needs(at(1, 90))), Limit::Until(at(1, 50)));
-        text.set_pending(true);
+        text.tell(needs(at(1, 10)));
         assert_eq!(video.report(needs(at(1, 90))), Limit::Until(at(1, 10)));
         text.end();
         assert_eq!(video.report(needs(at(2, 0))), Limit::Until(at(1, 10)), "it may come back");
@@ -531,6 +607,42 @@ mod tests {
     }
 
     #[test]
+    fn each_downstream_has_its_own_beginning() {
+        let joint = Arc::new(JointCursor::default());
+        let [audio, video] = [false, true].map(|leads| Membership::new(&joint, leads));
+        for member in [&audio, &video] {
+            member.begin(Report::default(), None);
+            member.released();
+        }
+        video.begins(Some(at(1, 10)), false);
+        video.given(at(1, 20));
+        assert_eq!((audio.beginning(), audio.goes_back_to()), (Some(at(1, 10)), Some(at(1, 10))), "however far it is");
+        audio.released();
+        assert_eq!(audio.goes_back_to(), Some(at(1, 20)), "where the video will go back to");
+        video.released();
+        assert_eq!(audio.goes_back_to(), Some(at(1, 20)));
+        video.goes_on(Some(at(1, 30)), false);
+        video.given(at(1, 40));
+        assert_eq!(audio.goes_back_to(), Some(at(1, 30)));
+        video.moved(Some(at(1, 20)));
+        video.set_next(Seam::Resume);
+        video.given(at(1, 50));
+        assert_eq!(audio.beginning(), Some(at(1, 30)), "of the one that has failed since");
+        let late = Membership::new(&joint, false);
+        for member in [&audio, &video, &late] {
+            member.released();
+        }
+        assert_eq!((audio.beginning(), late.beginning()), (Some(at(1, 20)), Some(at(1, 20))), "the resume point");
+        video.begins(Some(at(1, 20)), false);
+        video.set_next(Seam::Here);
+        for member in [&late, &audio, &video] {
+            member.released();
+        }
+        video.goes_on(Some(at(1, 60)), false);
+        assert_eq!((audio.goes_back_to(), late.goes_back_to()), (None, None), "something new begins");
+    }
+
+    #[test]
     fn sound_is_kept_as_far_back_as_the_bytes_of_the_video_reach() {
         const SECOND: u64 = 1_000_000_000;
         let joint = Arc::new(JointCursor::default());
@@ -547,7 +659,7 @@ mod tests {
                 let (from, to) = (mark(index, SECOND / 4), mark(index + 1, SECOND / 4));
                 assert!(!resume.acknowledged(from, to, &facts, None, now));
                 let own = resume.own_at();
-                resume.settle(member.report(Report { own, ..Report::default() }));
+                resume.settle(member.report(Report { own, ..Report::default() }), u64::MAX);
                 member.moved(resume.at());
             }
             assert!(resumes[0].at() <= resumes[1].at(), "{index}: {:?}", resumes.each_ref().map(Resume::at));

@@ -28,7 +28,7 @@ use super::DiskBuffer;
 use super::delivery::Delivery;
 use super::imp;
 use super::imp::CAT;
-use super::joint::{Membership, Moment, Seam};
+use super::joint::{Membership, Seam};
 use super::state::{Outage, State};
 use super::tail::{Content, Item};
 use crate::store::{Count, Sequence, StoreError, Sync, Totals};
@@ -180,10 +180,9 @@ impl imp::DiskBuffer {
     fn hold(&self, reason: Option<&str>) {
         let begins = {
             let mut state = self.state();
-            if state.hold == Hold::Released || reason.is_some() {
-                // It may not even have begun with the one that is taken away.
-                let anew = reason.is_some() || state.exchanged != state.children;
-                state.set_seam(if anew { Seam::Resume } else { Seam::Unknown });
+            // It may not even have begun with the one that is taken away.
+            if reason.is_some() || (state.hold == Hold::Released && state.exchanged != state.children) {
+                state.set_next(Seam::Resume);
             }
             match reason {
                 Some(_) => state.hold = Hold::Failed,
@@ -213,6 +212,9 @@ impl imp::DiskBuffer {
                 }
             }
             state.children += 1;
+            if let Some(joint) = &state.joint {
+                joint.released();
+            }
             state.trust = Trust::Probation;
         }
         self.item_add.notify_all();
@@ -278,7 +280,7 @@ impl imp::DiskBuffer {
             let new = state.flow.is_ok() && d.generation == state.generation && state.hold == Hold::Released;
             if new {
                 state.hold = Hold::AtBoundary;
-                state.set_seam(Seam::Here);
+                state.set_next(Seam::Here);
             }
             new
         };
@@ -303,10 +305,7 @@ impl imp::DiskBuffer {
             }
             Err(err) => gst::warning!(CAT, imp = self, "The backlog cannot be read, so no keyframe comes first: {err}"),
         }
-        {
-            let mut state = self.state();
-            state.take_up(d.children, Seam::Here);
-        }
+        self.tell_going_on(session, d.children, stands_at(d));
         d.probation = Some(Default::default());
         d.sticky.values_mut().for_each(|sticky| sticky.sent = false);
         d.start = super::delivery::Start::Discont;
@@ -315,24 +314,18 @@ impl imp::DiskBuffer {
 
     /// Where delivery has to go back to for a new downstream to begin at a keyframe; `None` when it may go on where it stands.
     fn keyframe_before(&self, d: &Delivery, session: &imp::Session) -> Result<Option<Sequence>, StoreError> {
-        let position = match (&d.held, d.chunk.front()) {
-            (Some(Item { content: Content::Buffer { .. }, sequence, .. }), _) => *sequence,
+        if d.held.as_ref().is_some_and(|item| !matches!(item.content, Content::Buffer { .. })) {
             // What comes is the first of an epoch or of its caps.
-            (Some(_), _) => return Ok(None),
-            (None, Some(record)) => record.sequence,
-            (None, None) => d.position,
-        };
+            return Ok(None);
+        }
+        let position = stands_at(d);
         let (resume, end, leader) = {
             let state = self.state();
             let leader = state.joint.as_ref().and_then(Membership::goes_back_to);
             (state.cursor.resume, state.end.sequence, leader)
         };
         if let Some(leader) = leader {
-            // What belongs to its keyframe.
-            let mark = self.sync_at_or_before(session, resume..position, leader)?;
-            let far = leader != Moment::FIRST && self.state().resume.is_far_behind(leader);
-            let from = mark.map(|mark| mark.sequence).or((!far).then_some(resume));
-            return Ok(from.filter(|from| *from < position));
+            return self.with_keyframe(session, resume..position, leader);
         }
         let (mut keyframe, mut keyframes, mut depends) = (None, 0, false);
         self.walk(session, resume..position, |found| {
@@ -360,6 +353,15 @@ impl imp::DiskBuffer {
 
     pub(super) fn tell_outage(&self, reason: &str) {
         self.tell("diskbuffer-outage", |b| b.field("reason", reason));
+    }
+}
+
+/// What comes next, or after this.
+fn stands_at(d: &Delivery) -> Sequence {
+    match (&d.held, d.chunk.front()) {
+        (Some(item), _) => item.sequence,
+        (None, Some(record)) => record.sequence,
+        (None, None) => d.position,
     }
 }
 

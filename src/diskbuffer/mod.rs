@@ -111,6 +111,8 @@ mod push;
 pub(crate) mod queries;
 mod resume;
 mod room;
+#[cfg(test)]
+mod seam_tests;
 mod sent;
 pub(crate) mod settings;
 mod spool;

@@ -11,7 +11,7 @@ use gst::subclass::prelude::*;
 
 use super::delivery::{Attempt, Delivery};
 use super::imp::{CAT, DiskBuffer, Session};
-use super::joint::Moment;
+use super::joint::{Moment, Seam};
 use super::managed::{Hold, Trust};
 use super::pace::Pace;
 use super::settings::{OnUnnegotiable, Settings};
@@ -65,6 +65,11 @@ impl Passed {
     /// There is nobody to acknowledge it.
     pub fn is_silent(&self) -> bool {
         self.dropped || self.adds.buffers == 0
+    }
+
+    pub fn moment(&self) -> Option<Moment> {
+        let time = self.facts.and_then(|facts| facts.running_time);
+        self.domain.zip(time).map(|(domain, time)| Moment { domain, time })
     }
 
     pub fn sync(&self) -> Sync {
@@ -367,6 +372,7 @@ impl DiskBuffer {
             if state.hold == Hold::Failed || taken_away {
                 // Whoever holds it does that.
                 state.hold = Hold::Failed;
+                state.set_next(Seam::Resume);
                 drop(state);
                 self.item_del.notify_all();
                 return;
@@ -383,6 +389,7 @@ impl DiskBuffer {
             }
             if answer == Answer::Ask {
                 state.hold = Hold::Failed;
+                state.set_next(Seam::Resume);
             }
             let first = matches!(answer, Answer::Wait | Answer::Ask) && state.begin_outage();
             (answer, first)
@@ -521,6 +528,11 @@ impl State {
     fn count_accepted(&mut self, passed: &[Passed]) {
         let buffers = passed.iter().filter(|item| !item.dropped && item.facts.is_some());
         buffers.for_each(|item| self.counters.accepted.add(item.adds));
+        if self.joint.is_some()
+            && let Some(at) = passed.iter().rev().filter(|item| item.sync() != Sync::None).find_map(Passed::moment)
+        {
+            self.note_given(at);
+        }
     }
 }
 
@@ -558,8 +570,7 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     state.passed = state.passed.plus(item.adds);
     let Some(facts) = &item.facts else { return false };
     let after = Mark { sequence: item.next, totals: state.passed };
-    let at = item.domain.zip(facts.running_time).map(|(domain, time)| Moment { domain, time });
-    state.resume.acknowledged(from, after, facts, item.pts, at)
+    state.resume.acknowledged(from, after, facts, item.pts, item.moment())
 }
 
 /// Between 0 and 1; need not be good, only different in each process and element.

@@ -95,10 +95,7 @@ impl Resume {
         at: Option<Moment>,
     ) -> bool {
         self.newest = after.totals;
-        if let [first] = self.points.make_contiguous() {
-            // It begins with this buffer.
-            first.at = first.at.or(at);
-        }
+        self.begins_with(at);
         if let Some(last) = self.points.back_mut()
             && let Some(key) = last.leading_before
             && last.sequence != before.sequence
@@ -147,15 +144,15 @@ impl Resume {
         }
     }
 
-    /// Where to resume now, with what the other streams allow.
-    pub fn settle(&mut self, limit: Limit) -> Option<Sequence> {
-        while self.own > 0
-            && self.points.get(1).is_some_and(|next| next.leading_before.is_none() && limit.allows(next.at))
-        {
+    /// Where to resume now, with what the other streams allow: not beyond `sent`, up to where downstream has had everything
+    /// since it was last given something from before.
+    pub fn settle(&mut self, limit: Limit, sent: Sequence) -> Option<Sequence> {
+        let allows = |next: &Point| next.leading_before.is_none() && next.sequence <= sent && limit.allows(next.at);
+        while self.own > 0 && self.points.get(1).is_some_and(allows) {
             self.points.pop_front();
             self.own -= 1;
         }
-        self.points.front().map(|first| first.sequence)
+        self.from()
     }
 
     /// The time of where to resume.
@@ -163,19 +160,23 @@ impl Resume {
         self.points.front().and_then(|first| first.at)
     }
 
-    /// The time of the newest sync point.
-    pub fn newest_at(&self) -> Option<Moment> {
-        self.points.back().and_then(|point| point.at)
+    /// What lies at `sequence` is of this time.
+    pub fn note(&mut self, sequence: Sequence, at: Option<Moment>) {
+        if let Some(first) = self.points.front_mut().filter(|first| first.sequence == sequence) {
+            first.at = first.at.or(at);
+        }
     }
 
-    /// The newest sync point lies long before `moment`.
-    pub fn is_far_before(&self, moment: Moment) -> bool {
-        self.newest_at().is_some_and(|at| at != Moment::FIRST && moment.since(at) > MAX_TIME as i64)
+    /// The first that comes is of this time.
+    pub fn begins_with(&mut self, at: Option<Moment>) {
+        if let [first] = self.points.make_contiguous() {
+            first.at = first.at.or(at);
+        }
     }
 
-    /// `moment` lies long before what could be sent again.
-    pub fn is_far_behind(&self, moment: Moment) -> bool {
-        self.at().is_some_and(|at| at.since(moment) > MAX_TIME as i64)
+    /// Where to resume, as of the last move.
+    pub fn from(&self) -> Option<Sequence> {
+        self.points.front().map(|first| first.sequence)
     }
 
     /// The time of what this stream alone would resume from.
@@ -218,7 +219,7 @@ mod tests {
             };
             let facts = Facts { sync, ..Facts::default() };
             let cut = self.resume.acknowledged(before, self.at, &facts, Some(pts), None);
-            (self.resume.settle(Limit::Own).unwrap(), cut)
+            (self.resume.settle(Limit::Own, u64::MAX).unwrap(), cut)
         }
     }
 

@@ -127,6 +127,8 @@ pub struct State {
     pub began: Sequence,
     /// Caps of what comes in now.
     pub caps: Option<gst::Caps>,
+    /// Running-time domain of what comes in now.
+    pub domain: Option<u64>,
     /// The end of stream that nothing has followed yet.
     pub live_eos: Option<Sequence>,
     /// The last that downstream has taken.
@@ -196,6 +198,7 @@ impl Default for State {
             read_again: false,
             began: 0,
             caps: None,
+            domain: None,
             live_eos: None,
             eos_sent: None,
             pushing: None,

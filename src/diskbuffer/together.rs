@@ -13,6 +13,7 @@ use super::joint::{JointCursor, Limit, Membership, Moment, Report, Seam};
 use super::managed::Hold;
 use super::state::{Activity, State};
 use super::tail::Content;
+use crate::media::buffer::Facts;
 use crate::media::event::{self, Decoded};
 use crate::store::{Body, Cause, CursorRecord, Mark, Sequence, StoreError, Sync, Totals};
 
@@ -24,12 +25,19 @@ const REORDERED: i64 = 2_000_000_000;
 const ATTEMPTS: usize = 3;
 
 /// A buffer that was stored or waits in memory.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Found {
     pub sequence: Sequence,
     /// Sums before it; unknown in memory.
     before: Totals,
     pub sync: Sync,
     at: Option<Moment>,
+}
+
+impl Found {
+    fn mark(&self) -> Mark {
+        Mark { sequence: self.sequence, totals: self.before }
+    }
 }
 
 impl DiskBuffer {
@@ -54,29 +62,39 @@ impl State {
             // Where it begins again is where the others do, and they may have come further meanwhile.
             return;
         }
-        if let Some(at) = self.resume.settle(limit) {
+        // What is being sent again comes as a whole, whatever the others have done meanwhile.
+        let sent = if self.explicit { Sequence::MAX } else { self.sending_from };
+        if let Some(at) = self.resume.settle(limit, sent) {
             self.cursor.resume = self.cursor.resume.max(at);
         }
     }
 
-    /// Where delivery goes on is known, or unknown.
-    pub(super) fn set_seam(&self, seam: Seam) {
+    /// Where delivery begins with the next downstream.
+    pub(super) fn set_next(&self, seam: Seam) {
         if let Some(joint) = &self.joint {
-            joint.set_seam(seam);
+            joint.set_next(seam);
         }
     }
 
-    /// Delivery goes on to the downstream after so many exchanges.
-    pub(super) fn take_up(&mut self, children: u64, seam: Seam) {
+    /// Delivery goes on to the downstream after so many exchanges: who has to know, if there was none since, and whether that
+    /// one has failed already.
+    fn take_up(&mut self, children: u64) -> Option<(&Membership, bool)> {
         self.exchanged = children;
-        if children == self.children && self.hold == Hold::Released {
-            self.set_seam(seam);
+        let joint = self.joint.as_ref().filter(|_| children == self.children)?;
+        Some((joint, self.hold == Hold::Failed))
+    }
+
+    /// Downstream has taken a sync point of this time.
+    pub(super) fn note_given(&self, at: Moment) {
+        if let Some(joint) = &self.joint {
+            joint.given(at);
         }
     }
 
     /// The cursor is on its way to the disk.
     pub(super) fn tell_resume(&self) {
-        if let Some(joint) = &self.joint {
+        // While downstream is being exchanged the cursor stays behind.
+        if let Some(joint) = self.joint.as_ref().filter(|_| self.resume.from() == Some(self.cursor.resume)) {
             joint.moved(self.resume.at());
         }
     }
@@ -84,16 +102,23 @@ impl State {
     pub(super) fn report(&self) -> Report {
         Report {
             own: self.resume.own_at(),
-            newest: self.resume.newest_at(),
             pending: self.level().buffers > 0,
             ended: self.live_eos.is_some() && self.eos_sent == self.live_eos,
+        }
+    }
+
+    /// A buffer comes: the first that waits is what this stream needs, before anything of it is delivered.
+    pub(super) fn note_arrival(&mut self, facts: &Facts) {
+        if self.joint.is_some() && self.level().buffers == 0 {
+            let at = self.domain.zip(facts.running_time).map(|(domain, time)| Moment { domain, time });
+            self.resume.begins_with(at);
         }
     }
 
     /// What arrives or goes has to be known to the others.
     pub(super) fn note_pending(&self) {
         if let Some(joint) = &self.joint {
-            joint.set_pending(self.level().buffers > 0);
+            joint.tell(self.report());
         }
     }
 }
@@ -105,48 +130,104 @@ impl imp::DiskBuffer {
         session: &Session,
         resend: bool,
     ) -> Result<Option<(CursorRecord, Sequence)>, StoreError> {
-        let (cursor, end, beginning) = {
+        let (cursor, end, pending, needed, beginning) = {
             let state = self.state();
             let pending = state.level().buffers > 0;
             let Some(joint) = &state.joint else { return Ok(None) };
             if !(pending || resend || joint.is_owed()) {
                 return Ok(None);
             }
-            let (needed, beginning) = (joint.needed(), joint.beginning());
-            let cursor = state.cursor;
-            // Its time is long over: there is nothing to begin with.
-            if !pending && beginning.or(needed).is_some_and(|needed| state.resume.is_far_before(needed)) {
-                return Ok(Some((cursor, state.end.sequence)));
-            }
-            (cursor, state.end.sequence, beginning)
+            (state.cursor, state.end.sequence, pending, joint.needed(), joint.beginning())
         };
-        let position = match beginning {
-            Some(beginning) => {
-                self.sync_at_or_before(session, cursor.resume..cursor.position, beginning)?.map(|mark| mark.sequence)
-            }
+        let delivered = cursor.resume..cursor.position;
+        if !pending
+            && let Some(begins) = beginning.or(needed)
+            && let Some(newest) = self.newest_sync(session, delivered.clone())?
+            && newest.at.is_some_and(|at| begins.is_long_after(at))
+        {
+            // Its time is long over: there is nothing to begin with.
+            return Ok(Some((cursor, end)));
+        }
+        let found = match beginning {
+            Some(beginning) => self.sync_at_or_before(session, delivered, beginning)?,
             None => None,
         };
-        Ok(Some((cursor, position.unwrap_or(cursor.resume).min(end))))
+        Ok(Some((cursor, found.map_or(cursor.resume, |found| found.sequence).min(end))))
+    }
+
+    /// Where a member that has sent up to the end of `sent`, and can go back to its beginning, has to begin to have what belongs
+    /// to the leader's keyframe at `keyframe`; `None` when that is where it stands, or later.
+    pub(super) fn with_keyframe(
+        &self,
+        session: &Session,
+        sent: Range<Sequence>,
+        keyframe: Moment,
+    ) -> Result<Option<Sequence>, StoreError> {
+        let next = self.first_from(session, sent.end)?;
+        if next.is_some_and(|next| next.sync != Sync::None && next.at.is_some_and(|at| at <= keyframe)) {
+            return Ok(None);
+        }
+        let Some(found) = self.sync_at_or_before(session, sent.clone(), keyframe)? else {
+            // A leader that stands where it has for long has nothing to do with what comes now.
+            let first = self.first_from(session, sent.start)?.and_then(|first| first.at);
+            let over = keyframe != Moment::FIRST && first.is_some_and(|at| at.is_long_after(keyframe));
+            return Ok(Some(sent.start).filter(|start| *start < sent.end && !over));
+        };
+        let over = found.at.is_some_and(|at| keyframe.is_long_after(at));
+        if over && self.newest_sync(session, sent)?.is_none_or(|newest| newest.sequence == found.sequence) {
+            return Ok(None);
+        }
+        Ok(Some(found.sequence))
     }
 
     /// Delivery begins at `position`: the others have to know when that is.
     pub(super) fn tell_beginning(&self, session: &Session, children: u64, position: Sequence) {
+        let at = self.moment_if_leading(session, position);
+        if let Some((joint, failed)) = self.state().take_up(children) {
+            joint.begins(at, failed);
+        }
+    }
+
+    /// Delivery goes on where it stopped, at `position`.
+    pub(super) fn tell_going_on(&self, session: &Session, children: u64, position: Sequence) {
+        let at = self.moment_if_leading(session, position);
+        if let Some((joint, failed)) = self.state().take_up(children) {
+            joint.goes_on(at, failed);
+        }
+    }
+
+    fn moment_if_leading(&self, session: &Session, position: Sequence) -> Option<Moment> {
         let leads = self.state().joint.as_ref().is_some_and(Membership::leads);
-        let at = if leads { self.moment_at(session, position) } else { None };
-        self.state().take_up(children, at.map_or(Seam::Unknown, Seam::Back));
+        if leads { self.moment_at(session, position) } else { None }
     }
 
     /// The time of the first buffer at or after `sequence`.
     pub(super) fn moment_at(&self, session: &Session, sequence: Sequence) -> Option<Moment> {
-        let mut moment = None;
-        let walked = self.walk(session, sequence..Sequence::MAX, |found| {
-            moment = found.at;
-            ControlFlow::Break(())
-        });
-        if let Err(err) = walked {
+        let first = self.first_from(session, sequence).unwrap_or_else(|err| {
             gst::debug!(CAT, imp = self, "The time at position {sequence} cannot be read: {err}");
-        }
-        moment
+            None
+        });
+        first.and_then(|first| first.at)
+    }
+
+    /// The first buffer at or after `sequence`.
+    fn first_from(&self, session: &Session, sequence: Sequence) -> Result<Option<Found>, StoreError> {
+        let mut first = None;
+        self.walk(session, sequence..Sequence::MAX, |found| {
+            first = Some(found);
+            ControlFlow::Break(())
+        })?;
+        Ok(first)
+    }
+
+    /// The last sync point of `range`.
+    fn newest_sync(&self, session: &Session, range: Range<Sequence>) -> Result<Option<Found>, StoreError> {
+        let mut last = None;
+        self.walk(session, range, |found| {
+            last = Some(found).filter(|found| found.sync != Sync::None).or(last);
+            ControlFlow::Continue(())
+        })?;
+        Ok(last)
     }
 
     /// The last sync point of `range` at or before `moment`.
@@ -155,12 +236,12 @@ impl imp::DiskBuffer {
         session: &Session,
         range: Range<Sequence>,
         moment: Moment,
-    ) -> Result<Option<Mark>, StoreError> {
+    ) -> Result<Option<Found>, StoreError> {
         let mut last = None;
         self.walk(session, range, |found| {
             let Some(at) = found.at else { return ControlFlow::Continue(()) };
             if at <= moment && found.sync != Sync::None {
-                last = Some(Mark { sequence: found.sequence, totals: found.before });
+                last = Some(found);
             }
             let past = at > moment && (found.sync != Sync::None || at.since(moment) > REORDERED);
             if past { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -237,7 +318,9 @@ impl imp::DiskBuffer {
             return;
         }
         let moment = self.moment_at(session, sequence);
-        if let (Some(moment), Some(joint)) = (moment, &self.state().joint) {
+        let mut state = self.state();
+        state.resume.note(sequence, moment);
+        if let (Some(moment), Some(joint)) = (moment, &state.joint) {
             joint.dropped(moment);
         }
     }
@@ -275,8 +358,8 @@ impl imp::DiskBuffer {
                 let state = self.state();
                 (state.cursor.position, state.end.sequence, session.stream.cuts())
             };
-            let mark = match self.sync_at_or_before(session, from..end, to) {
-                Ok(Some(mark)) if mark.sequence > from => mark,
+            let (mark, at) = match self.sync_at_or_before(session, from..end, to) {
+                Ok(Some(found)) if found.sequence > from => (found.mark(), found.at),
                 Ok(_) => return,
                 Err(err) => return gst::warning!(CAT, imp = self, "The backlog cannot be read: {err}"),
             };
@@ -290,6 +373,7 @@ impl imp::DiskBuffer {
                 }
                 let from = state.cursor.position;
                 let dropped = state.drop_until(&session.stream, mark, Cause::Dropped);
+                state.resume.note(mark.sequence, at);
                 session.stream.set_cursor(state.cursor);
                 state.note_pending();
                 (from, dropped)
