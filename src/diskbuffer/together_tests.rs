@@ -390,7 +390,7 @@ mod soak {
     }
 }
 
-/// Random failures, orderly exchanges and restarts: everything arrives somewhere, each downstream begins at a keyframe with
+/// Random failures, orderly exchanges and restarts, with some of it in memory alone: everything arrives somewhere, each downstream begins at a keyframe with
 /// DISCONT, has no gap, and has the sound from the keyframe on.
 fn random_downstreams(seeds: std::ops::RangeInclusive<u64>) {
     for seed in seeds {
@@ -399,6 +399,9 @@ fn random_downstreams(seeds: std::ops::RangeInclusive<u64>) {
         let overlap = [0, 300_000_000, 1_000_000_000][(seed % 3) as usize].to_string();
         let mut pair = Pair::new(dir.path(), &[("replay-overlap", &overlap)]);
         pair.audio.element.set_property_from_str("replay-overlap", &overlap);
+        if seed % 4 == 0 {
+            pair.members().iter().for_each(|member| member.element.set_property_from_str("persist", "spill"));
+        }
         let log = Arc::new(Log::default());
         for member in pair.members() {
             member.element.set_manager(Some(log.clone()));

@@ -8,6 +8,7 @@ mod alone;
 mod ends;
 mod failures;
 mod faulty;
+mod modes;
 mod muxers;
 mod places;
 mod processes;

@@ -9,6 +9,7 @@ mod film;
 #[path = "../../examples/shared/frames.rs"]
 #[allow(dead_code)]
 mod frames;
+mod kills;
 mod outages;
 mod places;
 mod processes;
