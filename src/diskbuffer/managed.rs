@@ -13,7 +13,8 @@
 //!    After a failure: set downstream to NULL, which ends a push that is under way; how that push ends is not a refusal.
 //! 3. Link what is new to the source pad, start it.
 //! 4. [`release`](DiskBuffer::release): after a failure delivery begins anew at the resume point, else right where it stopped, or at
-//!    the keyframe before. Either way downstream gets its sticky events and DISCONT, never a flush, and is on probation for 150 ms.
+//!    the keyframe before; beside other streams with what belongs to the keyframe of the one that leads, see [`super::joint`].
+//!    Either way downstream gets its sticky events and DISCONT, never a flush, and is on probation for 150 ms.
 //!
 //! An outage lasts from the first refusal or `hold` with a reason until a downstream is trusted again; what fails in between
 //! belongs to the same outage.

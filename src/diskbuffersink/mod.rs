@@ -19,6 +19,8 @@
 //!   `eos-timeout` allows, and a new one begins.
 //! - **End of stream**: posted when the sink has taken everything and has posted its own. When it makes no progress for
 //!   `eos-timeout` the element posts EOS all the same, with a warning, and what is left is sent by the next start.
+//! - **The sink acknowledges** (`ack-mode=explicit`): it sends `diskbuffer-ack` upstream. What it has not acknowledged is sent
+//!   again by the next child, from the keyframe before. The end of the stream does not wait for it; the next start sends it.
 //! - **It has no sink**: neither `sink-description` nor `sink` is set. It records: everything stays until `retention-time`,
 //!   `retention-bytes`, `max-size-bytes`, `max-age` or the free-space floor ends it, for any number of `diskbuffersrc`.
 //!
