@@ -84,6 +84,9 @@ impl<T> Stream<T> {
     }
 }
 
+/// The frames of a stream around a pivot: the last at or below, the first above.
+type Around = (Option<Ns>, Option<Ns>);
+
 /// What the choice comes to.
 #[derive(Debug, Clone, Copy)]
 struct Choice {
@@ -110,11 +113,13 @@ pub struct Matcher<T> {
     tick: Option<i128>,
     /// Sets of one frame in a row while several streams ran.
     alone: u32,
+    /// Of the choice that is being made, lower ones in order.
+    around: Vec<Around>,
 }
 
 impl<T: Clone> Matcher<T> {
     pub fn new(config: MatcherConfig) -> Self {
-        Self { config, streams: Vec::new(), next_id: 0, tick: None, alone: 0 }
+        Self { config, streams: Vec::new(), next_id: 0, tick: None, alone: 0, around: Vec::new() }
     }
 
     /// A further stream; the answer is its number. `apart`: its frames are never closer than that (0: not known), which
@@ -259,11 +264,12 @@ impl<T: Clone> Matcher<T> {
             most > 0 && self.streams.iter().any(|stream| stream.join == Join::One && stream.waiting.len() >= most);
         let forced = due || full;
         let Some(pivot) = self.pivot(forced) else { return Step::Wait };
-        let choice = self.choose(pivot, false);
         let by_reference = self.config.reference != Reference::None;
-        let best = || if by_reference { self.settled(pivot) } else { self.choose(pivot, true).spread >= choice.spread };
-        let ready = forced || self.followed(pivot) && best();
-        if !ready {
+        if !forced && !(self.followed(pivot) && (!by_reference || self.settled(pivot))) {
+            return Step::Wait;
+        }
+        let choice = self.choose(pivot, false);
+        if !forced && !by_reference && self.choose(pivot, true).spread < choice.spread {
             return Step::Wait;
         }
         self.emit(choice, set)
@@ -331,8 +337,8 @@ impl<T: Clone> Matcher<T> {
         self.config.max_interval.or(ticks).map(|most| most.max(Ns::ZERO))
     }
 
-    /// The frames of a stream around the pivot: the last at or below, the first above. With `hoped`, also the best that may come.
-    fn around(&self, stream: &Stream<T>, pivot: Ns, hoped: bool) -> (Option<Ns>, Option<Ns>) {
+    /// With `hoped`, also the best that may come.
+    fn around(&self, stream: &Stream<T>, pivot: Ns, hoped: bool) -> Around {
         let above = stream.waiting.partition_point(|(stamp, _)| *stamp <= pivot);
         let mut below = above.checked_sub(1).map(|i| stream.waiting[i].0);
         let mut beyond = stream.waiting.get(above).map(|(stamp, _)| *stamp);
@@ -348,29 +354,30 @@ impl<T: Clone> Matcher<T> {
     }
 
     /// The set of least span around the pivot; of equal ones the one that begins first.
-    fn choose(&self, pivot: Ns, hoped: bool) -> Choice {
-        let mut best: Option<Choice> = None;
-        // Each lower frame may be the first of the set.
-        let bounds = self.ones().filter_map(|stream| self.around(stream, pivot, hoped).0).chain([pivot]);
-        for bound in bounds {
-            let (mut first, mut last) = (pivot, pivot);
-            let mut whole = true;
-            for stream in self.ones() {
-                match self.around(stream, pivot, hoped) {
-                    (Some(below), _) if below >= bound => first = first.min(below),
-                    (_, Some(above)) => last = last.max(above),
-                    // Nothing else is there: with less than all it would be another set.
-                    (Some(_), None) => whole = false,
-                    (None, None) => {}
-                }
+    fn choose(&mut self, pivot: Ns, hoped: bool) -> Choice {
+        let mut around = std::mem::take(&mut self.around);
+        around.clear();
+        around.extend(self.ones().map(|stream| self.around(stream, pivot, hoped)));
+        // Those without a lower one come first: they give the upper one in any case.
+        around.sort_unstable();
+        let mut best = Choice { pivot, bound: Ns::MIN, spread: Ns::MAX };
+        let mut last = pivot;
+        // Each lower frame may be the first of the set, or the pivot; those below it give their upper one instead.
+        for (below, above) in around.iter().copied().chain([(Some(pivot), None)]) {
+            if let Some(bound) = below
+                && last - bound < best.spread
+            {
+                best = Choice { pivot, bound, spread: last - bound };
             }
-            let spread = last - first;
-            let better = best.is_none_or(|best| (spread, bound) < (best.spread, best.bound));
-            if whole && better {
-                best = Some(Choice { pivot, bound, spread });
+            match (below, above) {
+                (_, Some(above)) => last = last.max(above),
+                // Nothing else is there: with less than all it would be another set.
+                (Some(_), None) => break,
+                (None, None) => {}
             }
         }
-        best.unwrap_or(Choice { pivot, bound: Ns::MIN, spread: Ns::MAX })
+        self.around = around;
+        best
     }
 
     /// With a reference: whether nothing that may still come is nearer to it than what is there.
