@@ -269,7 +269,7 @@ impl State {
         for stream in self.streams.values_mut() {
             stream.release();
             if stream.phase != Phase::Flushing {
-                stream.port.room.notify_all();
+                stream.port.room.ring();
             }
         }
         self.matcher.deadline()
@@ -347,6 +347,6 @@ fn fill(stream: &mut Stream, mark: Mark, at: Ns) {
     if !filled && stream.settings.fill != Fill::None {
         let duration = stream.placer.as_ref().and_then(super::placing::Placer::cadence);
         stream.queue.push_back(Item::Gap { at, duration });
-        stream.port.item.notify_all();
+        stream.port.item.ring();
     }
 }

@@ -1,10 +1,10 @@
 //! GObject glue: pads that come and go, properties, state changes, time.
 //!
 //! Locks: `settings`, then `state`, then what a pad has of its own; each is held for a moment, none across a push, a
-//! query, a signal or a message. The condition variables of a [`Port`] belong to `state`.
+//! query, a signal or a message. The bells of a [`Port`] belong to `state`.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -13,6 +13,8 @@ use gst::subclass::prelude::*;
 
 use super::FrameSyncPad;
 use super::align::State;
+use super::bell::Bell;
+use super::messages::Messages;
 use super::properties::ELEMENT;
 use super::settings::{Settings, Status};
 use super::stream::{Phase, Port, Stream};
@@ -49,6 +51,13 @@ pub(super) struct Now {
     /// Running time when it last was known.
     last: Ns,
     elapsed: Ns,
+}
+
+/// What progress leaves to be done without the lock.
+#[must_use]
+pub(super) struct After {
+    alarm: Option<Ns>,
+    messages: Messages,
 }
 
 impl Now {
@@ -103,19 +112,28 @@ impl FrameSync {
 
     /// Makes what can be made by now, lets go of the lock, and tells those concerned.
     pub(super) fn advance(&self, mut state: MutexGuard<'_, State>, settings: &Settings, now: Now) {
-        self.refresh(&mut state, settings);
+        let after = self.progress(&mut state, settings, now);
+        drop(state);
+        self.follow(after);
+    }
+
+    /// The part of it under the lock.
+    pub(super) fn progress(&self, state: &mut State, settings: &Settings, now: Now) -> After {
+        self.refresh(state, settings);
         state.due = false;
         let live = state.live;
         let deadline = state.advance(settings, now.of(live), now.running.is_none());
         let messages = std::mem::take(&mut state.messages);
         let alarm = state.alarm.as_ref().map(|(at, _)| *at);
-        drop(state);
-        if let Some(deadline) = deadline
-            && live
-            && alarm.is_none_or(|at| at > deadline)
-        {
-            // What is overdue already has been looked at: no sooner than in a while.
-            self.set_alarm(deadline.max(now.of(live) + Ns::from_millis(1)));
+        let sooner = deadline.filter(|deadline| live && alarm.is_none_or(|at| at > *deadline));
+        // What is overdue already has been looked at: no sooner than in a while.
+        After { alarm: sooner.map(|deadline| deadline.max(now.of(live) + Ns::from_millis(1))), messages }
+    }
+
+    /// The part without it.
+    pub(super) fn follow(&self, After { alarm, messages }: After) {
+        if let Some(at) = alarm {
+            self.set_alarm(at);
         }
         for message in messages {
             gst::info!(CAT, imp = self, "{message}");
@@ -158,7 +176,7 @@ impl FrameSync {
         }
         state.due = true;
         for stream in state.streams.values() {
-            stream.port.item.notify_all();
+            stream.port.item.ring();
         }
     }
 
@@ -203,8 +221,8 @@ impl FrameSync {
     pub(super) fn stop_flow(&self, index: u32) {
         if let Some(stream) = self.state().streams.get_mut(&index) {
             stream.phase = Phase::Flushing;
-            stream.port.item.notify_all();
-            stream.port.room.notify_all();
+            stream.port.item.ring();
+            stream.port.room.ring();
         }
     }
 
@@ -221,7 +239,7 @@ impl FrameSync {
             if left.is_zero() {
                 return false;
             }
-            state = port.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = port.idle.wait_timeout(state, left).0;
         }
         true
     }
@@ -428,9 +446,9 @@ impl ElementImpl for FrameSync {
                 name: format!("sink_{index}"),
                 sink: self.sink_pad(template, index),
                 src: self.src_pad(&source, index),
-                item: Condvar::new(),
-                room: Condvar::new(),
-                idle: Condvar::new(),
+                item: Bell::default(),
+                room: Bell::default(),
+                idle: Bell::default(),
             });
             let mut stream = Stream::new(port.clone());
             stream.settings = Arc::new(settings.streams.clone());

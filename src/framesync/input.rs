@@ -1,15 +1,14 @@
 //! The sink pads: buffers get their place in time, events keep theirs among buffers.
 
-use std::sync::PoisonError;
-
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::FrameSyncPad;
+use super::align::State;
 use super::imp::{CAT, FrameSync};
 use super::messages;
 use super::placing::Placer;
-use super::settings::{Mode, OutlierPolicy};
+use super::settings::{Mode, OutlierPolicy, Settings};
 use super::stamps::{self, Carried};
 use super::stream::{Entry, Frame, Phase, SegmentFacts, Stream};
 use crate::timeline::Ns;
@@ -31,6 +30,19 @@ fn open(stream: Option<&mut Stream>) -> Result<&mut Stream, gst::FlowError> {
     }
 }
 
+/// The answer to upstream; none while there is no room for more.
+fn room(state: &mut State, index: u32, settings: &Settings) -> Option<Result<gst::FlowSuccess, gst::FlowError>> {
+    let live = state.live;
+    let stream = match open(state.streams.get_mut(&index)) {
+        Ok(stream) => stream,
+        Err(err) => return Some(Err(err)),
+    };
+    let most = settings.max_held_buffers as usize;
+    let full = settings.mode == Mode::Align && !live && stream.frames_held >= most;
+    stream.blocked = full || stream.queue.len() >= QUEUE;
+    (!stream.blocked).then_some(stream.flow)
+}
+
 fn order(stream: &Stream) -> Order {
     if stream.inter_coded { Order::Decode } else { Order::Rising }
 }
@@ -43,22 +55,20 @@ impl FrameSync {
         buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings();
-        let (segment, of_stream, live) = {
-            let mut state = self.state();
-            self.refresh(&mut state, &settings);
-            let stream = open(state.streams.get_mut(&index))?;
-            (stream.segment.clone(), stream.settings.clone(), stream.live)
-        };
-        if live.is_none() {
-            self.ask_upstream(pad, index);
-        }
-        let carried = Carried::read(&buffer, segment.as_ref(), &of_stream);
         let now = self.now();
-
         let mut state = self.state();
+        if open(state.streams.get_mut(&index))?.live.is_none() {
+            drop(state);
+            self.ask_upstream(pad, index);
+            state = self.state();
+            open(state.streams.get_mut(&index))?;
+        }
+        self.refresh(&mut state, &settings);
         let mut shared = state.shared;
         let mut told = std::mem::take(&mut state.messages);
         let stream = open(state.streams.get_mut(&index))?;
+        let of_stream = stream.settings.clone();
+        let carried = Carried::read(&buffer, stream.segment.as_ref(), &of_stream);
         let live = stream.live == Some(true);
         let order = order(stream);
         let mut placer = match stream.placer.take() {
@@ -106,35 +116,32 @@ impl FrameSync {
             stream.facts = facts(stream, &frame);
         }
         let bad = matches!(place.verdict, Verdict::Outlier | Verdict::Duplicate | Verdict::Backwards);
-        let drop = bad && of_stream.outlier_policy == OutlierPolicy::Drop && !stream.inter_coded;
-        stream.discont |= drop;
+        let dropped = bad && of_stream.outlier_policy == OutlierPolicy::Drop && !stream.inter_coded;
+        stream.discont |= dropped;
         state.shared = shared;
         state.messages = told;
-        if !drop {
+        if !dropped {
             let all_live = state.live;
             state.admit(index, frame, settings.mode, now.of(all_live));
         }
-        self.advance(state, &settings, now);
-        self.wait_for_room(index, &settings)
+        let after = self.progress(&mut state, &settings, now);
+        let flow = room(&mut state, index, &settings);
+        drop(state);
+        self.follow(after);
+        match flow {
+            Some(flow) => flow,
+            None => self.wait_for_room(index, &settings),
+        }
     }
 
-    fn wait_for_room(
-        &self,
-        index: u32,
-        settings: &super::settings::Settings,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let most = settings.max_held_buffers as usize;
+    fn wait_for_room(&self, index: u32, settings: &Settings) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut state = self.state();
         loop {
-            let live = state.live;
-            let stream = open(state.streams.get_mut(&index))?;
-            let full = settings.mode == Mode::Align && !live && stream.frames_held >= most;
-            stream.blocked = full || stream.queue.len() >= QUEUE;
-            if !stream.blocked {
-                return stream.flow;
+            if let Some(flow) = room(&mut state, index, settings) {
+                return flow;
             }
-            let port = stream.port.clone();
-            state = port.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let port = open(state.streams.get_mut(&index))?.port.clone();
+            state = port.room.wait(state);
         }
     }
 

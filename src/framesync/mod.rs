@@ -98,6 +98,7 @@ use gst::glib;
 use gst::prelude::*;
 
 mod align;
+mod bell;
 mod imp;
 mod input;
 mod mark;

@@ -1,6 +1,6 @@
 //! The source pads: a task for each, the segment that goes out, queries and events from downstream.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -25,6 +25,15 @@ struct Taken {
     lift: Ns,
 }
 
+impl Taken {
+    fn new(stream: &mut Stream, port: Arc<Port>, item: Item) -> Self {
+        let segment = begin(stream, &item);
+        stream.busy = true;
+        port.room.ring();
+        Self { port, item, segment, lift: stream.lift.unwrap_or(Ns::ZERO) }
+    }
+}
+
 fn clock_time(time: Ns) -> gst::ClockTime {
     gst::ClockTime::from_nseconds(time.0.max(0).unsigned_abs())
 }
@@ -32,7 +41,14 @@ fn clock_time(time: Ns) -> gst::ClockTime {
 impl FrameSync {
     /// One step of the task of a source pad.
     pub(super) fn step(&self, index: u32) {
-        let Some(Taken { port, item, segment, lift }) = self.next_item(index) else { return };
+        let mut next = self.next_item(index);
+        while let Some(taken) = next {
+            next = self.push(taken);
+        }
+    }
+
+    /// Answers with what comes next, if there is something already.
+    fn push(&self, Taken { port, item, segment, lift }: Taken) -> Option<Taken> {
         if let Some(segment) = segment {
             port.src.push_event(segment);
         }
@@ -55,7 +71,7 @@ impl FrameSync {
                 Ok(gst::FlowSuccess::Ok)
             }
         };
-        self.pushed(&port, frames, flow);
+        self.pushed(port, frames, flow)
     }
 
     /// Waits for something to push; none when the task has to pause.
@@ -68,22 +84,17 @@ impl FrameSync {
                 self.pause(index);
                 return None;
             };
-            if let Some(item) = stream.queue.pop_front() {
-                let segment = begin(stream, &item);
-                stream.busy = true;
-                stream.thread = Some(std::thread::current().id());
-                stream.port.room.notify_all();
-                let lift = stream.lift.unwrap_or(Ns::ZERO);
-                return Some(Taken { port: stream.port.clone(), item, segment, lift });
-            }
             let port = stream.port.clone();
+            if let Some(item) = stream.queue.pop_front() {
+                stream.thread = Some(std::thread::current().id());
+                return Some(Taken::new(stream, port, item));
+            }
             let looks = !live && state.streams.values().any(|stream| stream.frames_held > 0);
             let mut over = false;
             if !due && looks {
-                let (after, wait) = port.item.wait_timeout(state, LOOK).unwrap_or_else(PoisonError::into_inner);
-                (state, over) = (after, wait.timed_out());
+                (state, over) = port.item.wait_timeout(state, LOOK);
             } else if !due {
-                state = port.item.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = port.item.wait(state);
             }
             if due || over {
                 drop(state);
@@ -103,24 +114,28 @@ impl FrameSync {
         }
     }
 
-    fn pushed(&self, port: &Port, frames: u64, flow: Result<gst::FlowSuccess, gst::FlowError>) {
-        let settings = self.settings();
-        let now = self.now();
+    fn pushed(&self, port: Arc<Port>, frames: u64, flow: Result<gst::FlowSuccess, gst::FlowError>) -> Option<Taken> {
         let mut state = self.state();
         let live = state.live;
-        let Some(stream) = state.streams.get_mut(&port.index) else { return };
+        let stream = state.streams.get_mut(&port.index)?;
         stream.busy = false;
         stream.counters.output += frames;
-        stream.port.idle.notify_all();
-        let Err(err) = flow else { return };
+        stream.port.idle.ring();
         if stream.is_flushing() {
-            return;
+            return None;
         }
+        let Err(err) = flow else {
+            let item = stream.queue.pop_front()?;
+            return Some(Taken::new(stream, port, item));
+        };
         gst::debug!(CAT, obj = port.src, "Downstream answers {err:?}");
         stream.flow = Err(err);
         stream.keep_sticky();
-        port.room.notify_all();
+        port.room.ring();
+        drop(state);
         // Others do not wait for it.
+        let (settings, now) = (self.settings(), self.now());
+        let mut state = self.state();
         state.leave(port.index, now.of(live));
         self.advance(state, &settings, now);
         if matches!(err, gst::FlowError::Error | gst::FlowError::NotNegotiated | gst::FlowError::NotSupported) {
@@ -130,6 +145,7 @@ impl FrameSync {
                 ("What is linked to {} takes no data ({err:?}): see its own message", port.src.name())
             );
         }
+        None
     }
 
     pub(super) fn src_event(&self, pad: &gst::Pad, index: u32, event: gst::Event) -> bool {

@@ -4,8 +4,9 @@
 //! Held are frames whose set is not known yet, and the events that came after them: nothing overtakes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar};
+use std::sync::Arc;
 
+use super::bell::Bell;
 use super::mark::{Mark, NO_SET};
 use super::placing::Placer;
 use super::settings::StreamSettings;
@@ -19,11 +20,11 @@ pub struct Port {
     pub sink: super::FrameSyncPad,
     pub src: gst::Pad,
     /// The task has something to do.
-    pub item: Condvar,
+    pub item: Bell,
     /// There is room, or no point in waiting for it.
-    pub room: Condvar,
+    pub room: Bell,
     /// The step of the task that was under way has ended.
-    pub idle: Condvar,
+    pub idle: Bell,
 }
 
 #[derive(Debug, Clone)]
@@ -271,7 +272,7 @@ impl Stream {
         }
         let some = self.queue.len() > before;
         if some {
-            self.port.item.notify_all();
+            self.port.item.ring();
         }
         some
     }
@@ -298,7 +299,7 @@ impl Stream {
         frame.dts = frame.dts.map(|dts| dts + apart);
         frame.discont = false;
         self.queue.push_back(Item::Frame(frame, Some(Mark { interpolated: true, ..mark })));
-        self.port.item.notify_all();
+        self.port.item.ring();
         true
     }
 
