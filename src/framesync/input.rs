@@ -303,7 +303,7 @@ impl FrameSync {
 
 /// What the segment downstream says of the one that came.
 fn facts(stream: &Stream, frame: &Frame) -> Option<SegmentFacts> {
-    let segment = stream.segment.as_ref()?;
+    let segment = stream.segment.as_ref().filter(|segment| segment.rate() > 0.0 || segment.stop().is_some())?;
     let time = frame.buffer.pts().and_then(|pts| segment.to_stream_time(pts));
     Some(SegmentFacts {
         applied_rate: segment.rate() * segment.applied_rate(),

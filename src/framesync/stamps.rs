@@ -24,7 +24,9 @@ pub struct Carried {
 
 /// Running time of a stamp in this segment, also where the segment has not begun.
 pub fn running(segment: Option<&gst::FormattedSegment<gst::ClockTime>>, stamp: gst::ClockTime) -> Ns {
-    let Some(segment) = segment else { return Ns::from(stamp.nseconds()) };
+    // Backwards from nowhere is no place either.
+    let placed = segment.filter(|segment| segment.rate() > 0.0 || segment.stop().is_some());
+    let Some(segment) = placed else { return Ns::from(stamp.nseconds()) };
     match segment.to_running_time_full(stamp) {
         Some(gst::Signed::Positive(time)) => Ns::from(time.nseconds()),
         Some(gst::Signed::Negative(time)) => Ns::ZERO - Ns::from(time.nseconds()),
