@@ -119,7 +119,8 @@ impl FrameSync {
         let live = state.live;
         let stream = state.streams.get_mut(&port.index)?;
         stream.busy = false;
-        stream.counters.output += frames;
+        // What a flush or a refusal met has not gone out.
+        stream.counters.output += if flow.is_ok() { frames } else { 0 };
         stream.port.idle.ring();
         if stream.is_flushing() {
             return None;
