@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::bell::Bell;
 use super::mark::{Mark, NO_SET};
 use super::placing::Placer;
-use super::settings::StreamSettings;
+use super::settings::{OutlierPolicy, StreamSettings};
 use crate::timeline::Ns;
 
 /// The two pads of a stream, and what their threads wait for.
@@ -127,6 +127,8 @@ pub struct Stream {
     /// The highest stamp the matcher was given.
     pub matched: Option<Ns>,
     pub last: Option<Frame>,
+    /// The highest that left the sets, of what rises.
+    top: Option<Ns>,
     /// Something before the next frame is missing.
     pub discont: bool,
     pub has_caps: bool,
@@ -162,6 +164,7 @@ impl Stream {
             reordered: Vec::new(),
             matched: None,
             last: None,
+            top: None,
             discont: false,
             has_caps: false,
             counters: Counters::default(),
@@ -175,6 +178,7 @@ impl Stream {
         self.keep_sticky();
         self.matched = None;
         self.last = None;
+        self.top = None;
         self.placer = None;
         self.floor = None;
         self.segment = None;
@@ -279,6 +283,7 @@ impl Stream {
 
     fn emit(&mut self, mut frame: Frame, mark: Option<Mark>) {
         frame.discont |= std::mem::take(&mut self.discont);
+        self.rise(&mut frame);
         let unset = Mark { id: NO_SET, spread: 0, complete: false, interpolated: true };
         let mark = match mark {
             Some(mark) => Some(Mark { interpolated: frame.interpolated, ..mark }),
@@ -290,6 +295,23 @@ impl Stream {
         self.queue.push_back(Item::Frame(frame, mark));
     }
 
+    /// The frame of a later set may be older than the time of the last set: stamps never go back for that.
+    fn rise(&mut self, frame: &mut Frame) {
+        if self.inter_coded || self.settings.outlier_policy == OutlierPolicy::Pass {
+            return;
+        }
+        let key = frame.dts.unwrap_or(frame.pts);
+        let top = self.top.map_or(key, |top| top.max(key));
+        match &mut frame.dts {
+            Some(dts) => {
+                frame.pts += top - key;
+                *dts = top;
+            }
+            None => frame.pts = top,
+        }
+        self.top = Some(top);
+    }
+
     /// Gives the last frame once more, in a later set.
     pub fn repeat(&mut self, mark: Mark, at: Ns) -> bool {
         let allowed = !self.inter_coded && self.phase != Phase::Ended;
@@ -298,6 +320,7 @@ impl Stream {
         frame.pts = at;
         frame.dts = frame.dts.map(|dts| dts + apart);
         frame.discont = false;
+        self.rise(&mut frame);
         self.queue.push_back(Item::Frame(frame, Some(Mark { interpolated: true, ..mark })));
         self.port.item.ring();
         true
