@@ -5,14 +5,14 @@
 //! Each frame costs its harness a new GstBuffer without memory and a step of the clock; that is what `nothing` shows, and is taken off
 //! in the last table.
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use criterion::{BenchmarkGroup, Criterion, measurement::WallTime};
 use rustix::time::{ClockId, clock_gettime};
 
+#[path = "shared/allocations.rs"]
+mod allocations;
 #[path = "shared/flow.rs"]
 mod flow;
 #[path = "../src/timeline/mod.rs"]
@@ -24,27 +24,8 @@ use timeline::Ns;
 use timeline::line::{Line, LineConfig, Stamped};
 use timeline::matcher::{Join, Matcher, MatcherConfig, Set};
 
-struct Counting;
-
-static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
-
-// SAFETY: everything is handed to the system's allocator as it comes.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        unsafe { System.dealloc(at, layout) }
-    }
-    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        unsafe { System.realloc(at, layout, size) }
-    }
-}
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
+static ALLOCATOR: allocations::Counting = allocations::Counting;
 
 /// Processor time of the process, with the kernel's part of it.
 fn processor_time() -> Duration {
@@ -69,10 +50,10 @@ impl Figures {
         run(2000);
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|times| {
-                let (start, before) = (processor_time(), ALLOCATIONS.load(Ordering::Relaxed));
+                let (start, before) = (processor_time(), allocations::count());
                 run(times);
                 let spent = processor_time() - start;
-                let allocations = ALLOCATIONS.load(Ordering::Relaxed) - before;
+                let allocations = allocations::count() - before;
                 figure.ns = figure.ns.min(spent.as_nanos() as f64 / times as f64);
                 figure.allocations = figure.allocations.min(allocations as f64 / times as f64);
                 spent
