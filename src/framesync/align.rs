@@ -13,7 +13,7 @@ use super::stream::{Entry, Fate, Frame, Item, Phase, Stream};
 use crate::timeline::Ns;
 use crate::timeline::matcher::{Matcher, MatcherConfig, Push, Reference, Set};
 
-/// Frames in a row that found no set until streams are taken to be unrelated.
+/// Frames in a row that found no set, or came late, until streams are taken to be unrelated.
 const UNLOCKED: u32 = 64;
 
 pub struct State {
@@ -84,7 +84,9 @@ impl State {
     }
 
     pub fn is_unlocked(&self) -> bool {
-        let unrelated = |stream: &Stream| stream.placer.as_ref().is_some_and(super::placing::Placer::is_unrelated);
+        let unrelated = |stream: &Stream| {
+            stream.late_in_row > UNLOCKED || stream.placer.as_ref().is_some_and(super::placing::Placer::is_unrelated)
+        };
         self.unlocked || self.matcher.is_unlocked() || self.streams.values().any(unrelated)
     }
 
@@ -202,10 +204,12 @@ impl State {
         }
         stream.matched = Some(stream.matched.map_or(pts, |last| last.max(pts)));
         match self.matcher.push(slot, pts, token, now) {
-            Push::Held => {}
+            Push::Held => stream.late_in_row = 0,
             Push::Late(token) => {
                 stream.counters.late += 1;
-                let fate = stream.alone();
+                stream.late_in_row = stream.late_in_row.saturating_add(1);
+                // Always late is no relative: a clock that stands still.
+                let fate = if stream.late_in_row > UNLOCKED { Fate::Out(None) } else { stream.alone() };
                 stream.decide(token, fate);
             }
             Push::Refused(token) => {
@@ -252,8 +256,9 @@ impl State {
             self.configure(settings);
             let some = self.matcher.pop(now, &mut set);
             for member in &set.skipped {
+                let related = self.refused < UNLOCKED;
                 if let Some(stream) = self.stream_at(member.stream) {
-                    let fate = stream.alone();
+                    let fate = if related { stream.alone() } else { Fate::Out(None) };
                     stream.decide(member.frame, fate);
                     self.refused = self.refused.saturating_add(1);
                 }

@@ -68,6 +68,7 @@ impl FrameSync {
             }
             None => Placer::new(&of_stream, live, order),
         };
+        placer.set_delay(stream.upstream_latency);
         let (place, found) = placer.push(&carried, now.of(live), &mut shared);
         if let Some(format) = found {
             gst::info!(CAT, obj = pad, "Timestamps are of format {format}");

@@ -125,6 +125,8 @@ pub struct Stream {
     pub reordered: Vec<(Ns, u64)>,
     /// The highest stamp the matcher was given.
     pub matched: Option<Ns>,
+    /// Frames in a row that came late for their set.
+    pub late_in_row: u32,
     pub last: Option<Frame>,
     /// Something before the next frame is missing.
     pub discont: bool,
@@ -160,6 +162,7 @@ impl Stream {
             slot: None,
             reordered: Vec::new(),
             matched: None,
+            late_in_row: 0,
             last: None,
             discont: false,
             has_caps: false,
@@ -173,6 +176,7 @@ impl Stream {
     pub fn reset(&mut self) {
         self.keep_sticky();
         self.matched = None;
+        self.late_in_row = 0;
         self.last = None;
         self.placer = None;
         self.floor = None;

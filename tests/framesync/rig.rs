@@ -113,12 +113,20 @@ impl Rig {
     }
 
     pub fn at(&self, ms: u64) {
-        self.clock.set_time(gst::ClockTime::from_mseconds(ms));
+        self.at_ns(ms * MS);
+    }
+
+    pub fn at_ns(&self, ns: u64) {
+        self.clock.set_time(gst::ClockTime::from_nseconds(ns));
     }
 
     /// Lets the alarms of the clock ring that are due by then.
     pub fn ring(&self, ms: u64) {
-        let until = gst::ClockTime::from_mseconds(ms);
+        self.ring_ns(ms * MS);
+    }
+
+    pub fn ring_ns(&self, ns: u64) {
+        let until = gst::ClockTime::from_nseconds(ns);
         while let Some(next) = self.clock.peek_next_pending_id().map(|id| id.time()) {
             if next > until {
                 break;
@@ -165,8 +173,19 @@ impl Port {
     }
 
     pub fn push_with(&self, pts: Option<u64>, dts: Option<u64>) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.push_number(0, pts, dts)
+    }
+
+    /// With a number to be known by.
+    pub fn push_number(
+        &self,
+        number: u64,
+        pts: Option<u64>,
+        dts: Option<u64>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut buffer = gst::Buffer::from_slice([1u8; 4]);
         let inner = buffer.make_mut();
+        inner.set_offset(number);
         inner.set_pts(pts.map(gst::ClockTime::from_nseconds));
         inner.set_dts(dts.map(gst::ClockTime::from_nseconds));
         self.src.push(buffer)
