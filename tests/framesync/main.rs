@@ -3,11 +3,14 @@
 mod attack;
 mod bad;
 mod drift;
+mod events;
 mod flow;
 mod formats;
 mod launch;
 mod matching;
 mod outliers;
+mod policies;
+mod queries;
 mod rig;
 mod sets;
 mod stamps;
