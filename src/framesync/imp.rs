@@ -3,7 +3,7 @@
 //! Locks: `settings`, then `state`, then what a pad has of its own; each is held for a moment, none across a push, a
 //! query, a signal or a message. The bells of a [`Port`] belong to `state`.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::align::State;
 use super::bell::Bell;
 use super::messages::Messages;
 use super::properties::ELEMENT;
-use super::settings::{Settings, Status};
+use super::settings::{Mode, Settings, Status};
 use super::stream::{Phase, Port, Stream};
 use crate::timeline::Ns;
 
@@ -32,8 +32,6 @@ const FLUSH_GRACE: Duration = Duration::from_millis(400);
 pub struct FrameSync {
     /// Replaced as a whole: a snapshot costs no copy.
     settings: Mutex<Arc<Settings>>,
-    /// Counts changes of settings, also of pads.
-    generation: AtomicU64,
     state: Mutex<State>,
     /// What time is counted from where no clock counts.
     born: Instant,
@@ -76,17 +74,17 @@ impl FrameSync {
         lock(&self.state)
     }
 
+    /// Of pads, after the fact.
     pub(super) fn settings_changed(&self) {
-        self.generation.fetch_add(1, Ordering::Release);
+        Arc::make_mut(&mut *lock(&self.settings)).generation += 1;
     }
 
-    /// Gives streams the settings that are in force.
+    /// Gives streams the settings that are in force, unless newer ones are there already.
     pub(super) fn refresh(&self, state: &mut State, settings: &Settings) {
-        let generation = self.generation.load(Ordering::Acquire);
-        if state.generation == generation {
+        if state.generation >= settings.generation {
             return;
         }
-        state.generation = generation;
+        state.generation = settings.generation;
         for stream in state.streams.values_mut() {
             stream.settings = Arc::new(stream.port.sink.imp().settings(&settings.streams));
         }
@@ -150,7 +148,8 @@ impl FrameSync {
         let id = clock.new_single_shot_id(time);
         let before = {
             let mut state = self.state();
-            if !state.running {
+            // Another thread may have asked for an earlier one meanwhile.
+            if !state.running || state.alarm.as_ref().is_some_and(|(set, _)| *set <= at) {
                 return;
             }
             state.alarm.replace((at, id.clone()))
@@ -227,8 +226,7 @@ impl FrameSync {
     }
 
     /// Waits until the step that is under way has ended; from within it there is nothing to wait for.
-    fn wait_for_step(&self, port: &Port, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
+    fn wait_for_step(&self, port: &Port, deadline: Instant) -> bool {
         let mut state = self.state();
         let busy = |state: &State| {
             let stream = state.streams.get(&port.index).filter(|stream| std::ptr::eq(&*stream.port, port));
@@ -244,16 +242,20 @@ impl FrameSync {
         true
     }
 
-    /// Frees a task that is blocked in a push: it cannot be joined before.
-    fn unblock(&self, port: &Port) {
-        self.stop_flow(port.index);
-        if self.wait_for_step(port, GRACE) {
-            return;
+    /// Frees tasks that are blocked in a push: they cannot be joined before.
+    fn unblock(&self, ports: &[Arc<Port>]) {
+        ports.iter().for_each(|port| self.stop_flow(port.index));
+        let deadline = Instant::now() + GRACE;
+        let blocked: Vec<_> = ports.iter().filter(|port| !self.wait_for_step(port, deadline)).collect();
+        for port in &blocked {
+            gst::debug!(CAT, obj = port.src, "Flushing downstream to end a push");
+            port.src.push_event(gst::event::FlushStart::new());
         }
-        gst::debug!(CAT, obj = port.src, "Flushing downstream to end a push");
-        port.src.push_event(gst::event::FlushStart::new());
-        if self.wait_for_step(port, FLUSH_GRACE) {
-            port.src.push_event(gst::event::FlushStop::new(false));
+        let deadline = Instant::now() + FLUSH_GRACE;
+        for port in blocked {
+            if self.wait_for_step(port, deadline) {
+                port.src.push_event(gst::event::FlushStop::new(false));
+            }
         }
     }
 
@@ -355,7 +357,6 @@ impl ObjectSubclass for FrameSync {
     fn new() -> Self {
         Self {
             settings: Mutex::default(),
-            generation: AtomicU64::new(1),
             state: Mutex::default(),
             born: Instant::now(),
             last_running: AtomicI64::new(0),
@@ -369,8 +370,12 @@ impl ObjectImpl for FrameSync {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        Arc::make_mut(&mut *lock(&self.settings)).set(pspec.name(), value);
-        self.settings_changed();
+        {
+            let mut settings = lock(&self.settings);
+            let settings = Arc::make_mut(&mut *settings);
+            settings.set(pspec.name(), value);
+            settings.generation += 1;
+        }
         if pspec.name() == "latency" {
             self.latency_changed();
         }
@@ -460,6 +465,10 @@ impl ElementImpl for FrameSync {
             let _ = port.sink.set_active(true);
         }
         if obj.add_pad(&port.sink).and_then(|()| obj.add_pad(&port.src)).is_err() {
+            gst::warning!(CAT, imp = self, "No stream {}: the element has pads of these names", port.name);
+            let _ = port.src.set_active(false);
+            let _ = port.sink.set_active(false);
+            let _ = obj.remove_pad(&port.sink);
             self.state().streams.remove(&port.index);
             return None;
         }
@@ -472,7 +481,7 @@ impl ElementImpl for FrameSync {
         let port = self.ports().into_iter().find(|port| port.sink.upcast_ref::<gst::Pad>() == pad);
         let Some(port) = port else { return };
         gst::debug!(CAT, imp = self, "Stream {} goes", port.name);
-        self.unblock(&port);
+        self.unblock(std::slice::from_ref(&port));
         let _ = port.src.set_active(false);
         let _ = port.sink.set_active(false);
         let (settings, now) = (self.settings(), self.now());
@@ -480,8 +489,16 @@ impl ElementImpl for FrameSync {
             let mut state = self.state();
             let live = state.live;
             state.leave(port.index, now.of(live));
+            if let Some(stream) = state.streams.get_mut(&port.index) {
+                stream.live = None;
+            }
+            state.look_live();
             // Others may have waited for it.
             self.advance(state, &settings, now);
+            if live && settings.mode == Mode::Align {
+                // Its latency was part of the answer.
+                self.latency_changed();
+            }
         }
         let obj = self.obj();
         obj.child_removed(&port.sink, &port.name);
@@ -496,9 +513,7 @@ impl ElementImpl for FrameSync {
             gst::StateChange::ReadyToPaused => self.state().begin(),
             gst::StateChange::PausedToReady => {
                 self.silence();
-                for port in self.ports() {
-                    self.unblock(&port);
-                }
+                self.unblock(&self.ports());
             }
             _ => {}
         }

@@ -9,7 +9,8 @@ use gst::subclass::prelude::*;
 use super::imp::{CAT, FrameSync};
 use super::mark::{self, Mark};
 use super::settings::Mode;
-use super::stream::{Frame, Item, Port, SegmentFacts, Stream};
+use super::stamps::Content;
+use super::stream::{Frame, Item, Port, Stream};
 use crate::timeline::Ns;
 use crate::timeline::format::{Epoch, Format};
 
@@ -26,11 +27,22 @@ struct Taken {
 }
 
 impl Taken {
-    fn new(stream: &mut Stream, port: Arc<Port>, item: Item) -> Self {
-        let segment = begin(stream, &item);
-        stream.busy = true;
-        port.room.ring();
-        Self { port, item, segment, lift: stream.lift.unwrap_or(Ns::ZERO) }
+    /// From the queue, if there is something to push. Segments that came only say what goes out.
+    fn next(stream: &mut Stream, port: &Arc<Port>) -> Option<Self> {
+        // Where downstream refused the task waits: for a flush, or for what is linked anew.
+        while stream.flow.is_ok() {
+            match stream.queue.pop_front()? {
+                Item::Event(event) if event.type_() == gst::EventType::Segment => came(stream, event),
+                item => {
+                    let segment = begin(stream, &item);
+                    stream.busy = true;
+                    port.room.ring();
+                    let lift = stream.outgoing.lift.unwrap_or(Ns::ZERO);
+                    return Some(Self { port: port.clone(), item, segment, lift });
+                }
+            }
+        }
+        None
     }
 }
 
@@ -79,15 +91,15 @@ impl FrameSync {
         let mut state = self.state();
         loop {
             let (due, live) = (state.due, state.live);
-            let Some(stream) = state.streams.get_mut(&index).filter(|s| !s.is_flushing() && s.flow.is_ok()) else {
+            let Some(stream) = state.streams.get_mut(&index).filter(|s| !s.is_flushing()) else {
                 drop(state);
                 self.pause(index);
                 return None;
             };
             let port = stream.port.clone();
-            if let Some(item) = stream.queue.pop_front() {
+            if let Some(taken) = Taken::next(stream, &port) {
                 stream.thread = Some(std::thread::current().id());
-                return Some(Taken::new(stream, port, item));
+                return Some(taken);
             }
             let looks = !live && state.streams.values().any(|stream| stream.frames_held > 0);
             let mut over = false;
@@ -126,8 +138,7 @@ impl FrameSync {
             return None;
         }
         let Err(err) = flow else {
-            let item = stream.queue.pop_front()?;
-            return Some(Taken::new(stream, port, item));
+            return Taken::next(stream, &port);
         };
         gst::debug!(CAT, obj = port.src, "Downstream answers {err:?}");
         stream.flow = Err(err);
@@ -160,16 +171,28 @@ impl FrameSync {
                     // Linked now: sticky events are on the pad.
                     stream.flow = Ok(gst::FlowSuccess::Ok);
                     stream.discont = true;
-                    drop(state);
-                    let _ = self.start_task(pad, index);
+                    stream.port.item.ring();
                 }
             }
-            gst::EventView::Qos(_) => {
-                let state = self.state();
-                let ours = state.streams.get(&index).and_then(|stream| stream.settings.format());
-                if ours != Some(Format::PIPELINE) {
+            gst::EventView::Qos(qos) => {
+                let settings = self.state().streams.get(&index).map(|stream| stream.settings.clone());
+                let Some(settings) = settings.filter(|settings| settings.format() == Some(Format::PIPELINE)) else {
                     // Upstream counts from elsewhere.
                     return true;
+                };
+                let (kind, proportion, diff, at) = qos.get();
+                if let Some(at) = at.filter(|_| settings.offset != 0) {
+                    // In its running time.
+                    let at = clock_time(Ns::from(at.nseconds()) - Ns(settings.offset));
+                    let event = gst::event::Qos::builder(kind, proportion, diff).timestamp(at).seqnum(event.seqnum());
+                    return gst::Pad::event_default(pad, Some(&*self.obj()), event.build());
+                }
+            }
+            gst::EventView::Seek(seek) if seek.get().0 < 0.0 => {
+                let content = self.state().streams.get(&index).map(|stream| stream.content);
+                if content == Some(Content::InterCoded) {
+                    gst::warning!(CAT, obj = pad, "Encoded video cannot be played backwards here: decode it before");
+                    return false;
                 }
             }
             _ => {}
@@ -197,7 +220,9 @@ impl FrameSync {
             let epoch = of_stream.and_then(|settings| settings.format()).map(|format| format.epoch);
             (ports, epoch != Some(Epoch::Pipeline))
         };
-        let (mut any, mut least, mut most) = (false, gst::ClockTime::ZERO, gst::ClockTime::NONE);
+        let (mut any, mut least) = (false, gst::ClockTime::ZERO);
+        // How much more than its least each can bear.
+        let mut slack = gst::ClockTime::NONE;
         let mut asked = false;
         for port in ports.iter().filter(|port| align || port.index == index) {
             let mut query = gst::query::Latency::new();
@@ -208,7 +233,8 @@ impl FrameSync {
             if live {
                 any = true;
                 least = least.max(min);
-                most = most.map_or(max, |most| Some(max.map_or(most, |max| max.min(most))));
+                let more = max.map(|max| max.saturating_sub(min));
+                slack = more.into_iter().chain(slack).min();
             }
             let mut state = self.state();
             if let Some(stream) = state.streams.get_mut(&port.index)
@@ -216,50 +242,105 @@ impl FrameSync {
             {
                 stream.live = Some(live);
                 stream.upstream_latency = Ns::from(min.nseconds());
-                state.has_live(live);
+                state.look_live();
             }
         }
         if any && (align || by_arrival) {
             let own = gst::ClockTime::from_nseconds(settings.latency);
             least += own;
-            most = most.map(|most| most + own);
         }
+        // What one stream has less of latency than another is held here.
+        let most = slack.map(|slack| least + slack);
         gst::debug!(CAT, imp = self, "Latency: live {any}, {least} to {most:?}");
         answer.set(any, least, most);
         asked
     }
 }
 
-/// The segment, before the first thing that has a time.
+/// The segment, before the first thing that has a time, and where what came in says something else from here on.
 fn begin(stream: &mut Stream, item: &Item) -> Option<gst::Event> {
     let first = match item {
         Item::Frame(frame, _) => frame.dts.map_or(frame.pts, |dts| dts.min(frame.pts)),
         Item::Gap { at, .. } => *at,
         Item::Event(event) if event.type_() == gst::EventType::Eos => Ns::ZERO,
-        Item::Event(_) => return None,
+        Item::Event(event) => {
+            // Behind it a stream has all of its first events again.
+            stream.outgoing.due |= event.type_() == gst::EventType::StreamStart;
+            return None;
+        }
     };
-    if stream.lift.is_some() {
+    if stream.outgoing.lift.is_some() && !stream.outgoing.due {
         return None;
     }
+    stream.outgoing.due = false;
     // DTS may lie before zero, which a stamp cannot.
     let below = first.min(Ns::ZERO).abs();
     let lift = Ns::from_secs(below.0 / Ns::SECOND.0 + i64::from(below.0 % Ns::SECOND.0 > 0));
-    stream.lift = Some(lift);
+    let lift = *stream.outgoing.lift.get_or_insert(lift);
     let mut segment = gst::FormattedSegment::<gst::ClockTime>::new();
     segment.set_start(clock_time(lift));
-    segment.set_position(clock_time(lift));
-    let event = match stream.facts {
-        Some(SegmentFacts { applied_rate, seqnum, stream_time }) => {
-            segment.set_time(clock_time(stream_time));
-            segment.set_applied_rate(applied_rate);
-            gst::event::Segment::builder(&segment).seqnum(seqnum).build()
+    segment.set_time(gst::ClockTime::ZERO);
+    let came = stream.outgoing.came.as_ref();
+    if let Some((_, came)) = came {
+        let rate = came.rate() * came.applied_rate();
+        segment.set_applied_rate(rate);
+        segment.set_flags(came.flags() - gst::SegmentFlags::RESET);
+        if let Item::Frame(frame, _) = item
+            && let Some(pts) = frame.buffer.pts()
+        {
+            let length = frame.buffer.duration().filter(|_| came.rate() < 0.0).unwrap_or(gst::ClockTime::ZERO);
+            // Backwards from nowhere is no place.
+            let placed = came.rate() > 0.0 || came.stop().is_some();
+            if let Some(time) =
+                Some(came).filter(|_| placed).and_then(|came| came.to_stream_time(pts.saturating_add(length)))
+            {
+                place(&mut segment, frame.pts, Ns::from(time.nseconds()), lift);
+            }
         }
-        None => {
-            segment.set_time(gst::ClockTime::ZERO);
-            gst::event::Segment::new(&segment)
-        }
+    }
+    segment.set_position(segment.start());
+    let event = gst::event::Segment::builder(&segment);
+    Some(match came {
+        Some((came, _)) => event.seqnum(came.seqnum()).build(),
+        None => event.build(),
+    })
+}
+
+/// Has this running time be that stream time.
+fn place(segment: &mut gst::FormattedSegment<gst::ClockTime>, running: Ns, time: Ns, lift: Ns) {
+    let rate = segment.applied_rate();
+    if rate < 0.0 {
+        // Backwards stream time counts from the stop: that is where it is 0.
+        let stop = running + Ns::from_f64(time.as_f64() / -rate);
+        segment.set_stop(clock_time(stop + lift));
+        return;
+    }
+    let zero = time - Ns::from_f64(running.as_f64() * rate);
+    if zero < Ns::ZERO {
+        // The segment begins where stream time does.
+        let base = (running - Ns::from_f64(time.as_f64() / rate)).max(Ns::ZERO);
+        segment.set_base(clock_time(base));
+        segment.set_start(clock_time(lift + base));
+    }
+    segment.set_time(clock_time(zero));
+}
+
+/// A segment that came in: one goes out when what it says is new.
+fn came(stream: &mut Stream, event: gst::Event) {
+    let gst::EventView::Segment(view) = event.view() else { return };
+    let Some(segment) = view.segment().downcast_ref::<gst::ClockTime>().cloned() else { return };
+    let same = |(before, old): &(gst::Event, gst::FormattedSegment<gst::ClockTime>)| {
+        let zero = |s: &gst::FormattedSegment<gst::ClockTime>| {
+            let [base, time] = [s.base(), s.time()].map(|time| time.map_or(0, |time| i128::from(time.nseconds())));
+            // Stream time less running time, where both pass alike.
+            time - base
+        };
+        let rates = (segment.rate(), segment.applied_rate()) == (old.rate(), old.applied_rate());
+        before.seqnum() == event.seqnum() && rates && segment.flags() == old.flags() && zero(&segment) == zero(old)
     };
-    Some(event)
+    let same = stream.outgoing.came.as_ref().is_some_and(same);
+    stream.outgoing.due |= !same && stream.outgoing.lift.is_some();
+    stream.outgoing.came = Some((event, segment));
 }
 
 /// The buffer with its new stamps; payload is shared, whoever else has it.

@@ -10,7 +10,11 @@ use super::bell::Bell;
 use super::mark::{Mark, NO_SET};
 use super::placing::Placer;
 use super::settings::{OutlierPolicy, StreamSettings};
+use super::stamps::Content;
 use crate::timeline::Ns;
+
+/// With that many items queued nothing is made up any more: downstream takes nothing.
+const FILLS: usize = 64;
 
 /// The two pads of a stream, and what their threads wait for.
 pub struct Port {
@@ -86,13 +90,15 @@ pub struct Counters {
     pub interpolated: u64,
 }
 
-/// What the segment that goes out needs of the one that came in.
-#[derive(Debug, Clone, Copy)]
-pub struct SegmentFacts {
-    pub applied_rate: f64,
-    pub seqnum: gst::Seqnum,
-    /// Stream time less running time.
-    pub stream_time: Ns,
+/// The segment that goes out, as far as the one that came in has a say, and what is added to running time in it.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// As it came, with the number of its event.
+    pub came: Option<(gst::Event, gst::FormattedSegment<gst::ClockTime>)>,
+    /// None: nothing has gone out yet.
+    pub lift: Option<Ns>,
+    /// One has to go out before the next thing that has a time.
+    pub due: bool,
 }
 
 pub struct Stream {
@@ -106,13 +112,10 @@ pub struct Stream {
     pub blocked: bool,
     pub settings: Arc<StreamSettings>,
     pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
-    /// Of the event that brought it.
-    pub seqnum: Option<gst::Seqnum>,
-    pub facts: Option<SegmentFacts>,
     pub live: Option<bool>,
     /// Of what is upstream.
     pub upstream_latency: Ns,
-    pub inter_coded: bool,
+    pub content: Content,
     pub placer: Option<Placer>,
     /// The highest that was placed, of what rises.
     pub floor: Option<Ns>,
@@ -126,16 +129,24 @@ pub struct Stream {
     pub reordered: Vec<(Ns, u64)>,
     /// The highest stamp the matcher was given.
     pub matched: Option<Ns>,
+    /// Frames in a row that came late for their set.
+    pub late_in_row: u32,
     pub last: Option<Frame>,
     /// The highest that left the sets, of what rises.
     top: Option<Ns>,
     /// Something before the next frame is missing.
     pub discont: bool,
+    /// The last one that came was left out.
+    pub left_out: bool,
+    /// The highest PTS that was queued.
+    pub tail: Option<Ns>,
+    /// SEGMENT_DONE came: what comes next belongs to another round.
+    pub round_over: bool,
     pub has_caps: bool,
     pub counters: Counters,
     pub told: super::messages::Told,
-    /// Of the task: the segment that went out, and what is added to running time in it.
-    pub lift: Option<Ns>,
+    /// Of the task.
+    pub outgoing: Outgoing,
 }
 
 impl Stream {
@@ -149,11 +160,9 @@ impl Stream {
             blocked: false,
             settings: Arc::default(),
             segment: None,
-            seqnum: None,
-            facts: None,
             live: None,
             upstream_latency: Ns::ZERO,
-            inter_coded: false,
+            content: Content::default(),
             placer: None,
             floor: None,
             held: VecDeque::new(),
@@ -163,13 +172,17 @@ impl Stream {
             slot: None,
             reordered: Vec::new(),
             matched: None,
+            late_in_row: 0,
             last: None,
             top: None,
             discont: false,
+            left_out: false,
+            tail: None,
+            round_over: false,
             has_caps: false,
             counters: Counters::default(),
             told: super::messages::Told::default(),
-            lift: None,
+            outgoing: Outgoing::default(),
         }
     }
 
@@ -177,14 +190,19 @@ impl Stream {
     pub fn reset(&mut self) {
         self.keep_sticky();
         self.matched = None;
+        self.late_in_row = 0;
         self.last = None;
         self.top = None;
         self.placer = None;
         self.floor = None;
         self.segment = None;
-        self.facts = None;
-        self.lift = None;
+        self.outgoing = Outgoing::default();
+        // A flush takes it from all pads.
+        self.queue.retain(|item| !matches!(item, Item::Event(event) if event.type_() == gst::EventType::Segment));
         self.discont = false;
+        self.left_out = false;
+        self.tail = None;
+        self.round_over = false;
         self.slot = None;
         self.flow = Ok(gst::FlowSuccess::Ok);
     }
@@ -192,7 +210,9 @@ impl Stream {
     /// Nothing else can go out of what is here: what a pad keeps anyway goes when something can. A flush does not bring it
     /// again.
     pub fn keep_sticky(&mut self) {
-        let keep = |event: &gst::Event| event.is_sticky() && event.type_() != gst::EventType::Eos;
+        let keep = |event: &gst::Event| {
+            event.is_sticky() && (self.phase != Phase::Flushing || event.type_() != gst::EventType::Eos)
+        };
         self.queue.retain(|item| matches!(item, Item::Event(event) if keep(event)));
         for entry in std::mem::take(&mut self.held) {
             if let Entry::Event(event) = entry
@@ -202,8 +222,29 @@ impl Stream {
                 self.queue.push_back(Item::Event(event));
             }
         }
+        self.keep_newest();
         self.frames_held = 0;
         self.reordered.clear();
+    }
+
+    /// A pad keeps one of each kind, and of each name where there are several.
+    fn keep_newest(&mut self) {
+        let name = |event: &gst::Event| {
+            let named = event.structure().filter(|_| event.type_().is_sticky_multi());
+            named.map(|fields| fields.name().to_string())
+        };
+        let same = |a: &Item, b: &Item| match (a, b) {
+            (Item::Event(a), Item::Event(b)) => a.type_() == b.type_() && name(a) == name(b),
+            _ => false,
+        };
+        let mut i = 0;
+        while i < self.queue.len() {
+            if self.queue.iter().skip(i + 1).any(|later| same(&self.queue[i], later)) {
+                self.queue.remove(i);
+            } else {
+                i += 1;
+            }
+        }
     }
 
     /// Behind what is held.
@@ -238,7 +279,7 @@ impl Stream {
 
     /// What a frame without a set has for a fate.
     pub fn alone(&self) -> Fate {
-        if self.inter_coded { Fate::Out(None) } else { Fate::Dropped }
+        if self.content == Content::Frames { Fate::Dropped } else { Fate::Out(None) }
     }
 
     /// Moves everything that is decided to the queue. Says whether there was anything.
@@ -289,15 +330,16 @@ impl Stream {
             Some(mark) => Some(Mark { interpolated: frame.interpolated, ..mark }),
             None => frame.interpolated.then_some(unset),
         };
-        if !self.inter_coded {
+        if self.content == Content::Frames {
             self.last = Some(frame.clone());
         }
+        self.tail = Some(self.tail.map_or(frame.pts, |tail| tail.max(frame.pts)));
         self.queue.push_back(Item::Frame(frame, mark));
     }
 
     /// The frame of a later set may be older than the time of the last set: stamps never go back for that.
     fn rise(&mut self, frame: &mut Frame) {
-        if self.inter_coded || self.settings.outlier_policy == OutlierPolicy::Pass {
+        if self.content != Content::Frames || self.settings.outlier_policy == OutlierPolicy::Pass {
             return;
         }
         let key = frame.dts.unwrap_or(frame.pts);
@@ -314,8 +356,12 @@ impl Stream {
 
     /// Gives the last frame once more, in a later set.
     pub fn repeat(&mut self, mark: Mark, at: Ns) -> bool {
-        let allowed = !self.inter_coded && self.phase != Phase::Ended;
+        let allowed = self.content == Content::Frames && !self.is_over();
         let Some(mut frame) = self.last.clone().filter(|_| allowed) else { return false };
+        if self.queue.len() >= FILLS {
+            return true;
+        }
+        let at = self.not_before(at);
         let apart = at - frame.pts;
         frame.pts = at;
         frame.dts = frame.dts.map(|dts| dts + apart);
@@ -324,6 +370,32 @@ impl Stream {
         self.queue.push_back(Item::Frame(frame, Some(Mark { interpolated: true, ..mark })));
         self.port.item.ring();
         true
+    }
+
+    /// A GAP for a set that goes out without this stream.
+    pub fn leave_gap(&mut self, at: Ns, duration: Option<Ns>) {
+        let at = self.not_before(at);
+        let full = self.queue.len() >= FILLS;
+        match self.queue.back_mut() {
+            // Downstream takes nothing: one GAP says it all.
+            Some(Item::Gap { at: begin, duration: length }) if full => {
+                *length = Some(at - *begin + duration.unwrap_or(Ns::ZERO));
+            }
+            _ => self.queue.push_back(Item::Gap { at, duration }),
+        }
+        self.port.item.ring();
+    }
+
+    /// A time that is made up, not below what is queued.
+    fn not_before(&mut self, at: Ns) -> Ns {
+        let at = self.tail.map_or(at, |tail| tail.max(at));
+        self.tail = Some(at);
+        at
+    }
+
+    /// Nothing more comes, for now.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Ended || self.round_over
     }
 
     pub fn is_flushing(&self) -> bool {

@@ -44,6 +44,8 @@ struct Stream<T> {
     state: State,
     /// `Nearest`: the front one was in a set.
     used: bool,
+    /// `max_held` does not hold for it: who sends waits.
+    patient: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,7 @@ impl<T> Stream<T> {
             heard: Some(now),
             state: State::Running,
             used: false,
+            patient: false,
         }
     }
 
@@ -138,11 +141,24 @@ impl<T: Clone> Matcher<T> {
         }
     }
 
+    /// Whether who sends waits when much is held: then no set goes out for it.
+    pub fn set_patient(&mut self, stream: usize, patient: bool) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.patient = patient;
+        }
+    }
+
     /// Takes a stream away; its waiting frames come back.
     pub fn remove(&mut self, stream: usize) -> VecDeque<(Ns, T)> {
         let Some(stream) = self.streams.get_mut(stream) else { return VecDeque::new() };
         stream.state = State::Removed;
-        std::mem::take(&mut stream.waiting)
+        let waiting = std::mem::take(&mut stream.waiting);
+        // Of those that are left none has had a tick: time may have begun anew.
+        let mut left = self.streams.iter().filter(|stream| stream.state != State::Removed);
+        if left.all(|stream| stream.floor == Ns::MIN) {
+            self.tick = None;
+        }
+        waiting
     }
 
     pub fn set_config(&mut self, config: MatcherConfig) {
@@ -165,7 +181,8 @@ impl<T: Clone> Matcher<T> {
             return Push::Late(frame);
         }
         let most = self.config.max_held;
-        let oldest = if most > 0 && stream.waiting.len() >= most { stream.waiting.pop_front() } else { None };
+        let full = most > 0 && !stream.patient && stream.waiting.len() >= most;
+        let oldest = if full { stream.waiting.pop_front() } else { None };
         stream.waiting.push_back((stamp, frame));
         match oldest {
             Some((_, oldest)) => {
@@ -201,8 +218,9 @@ impl<T: Clone> Matcher<T> {
         self.tick = None;
         for stream in self.streams.iter_mut().filter(|stream| stream.state != State::Removed) {
             let (mut waiting, join, apart) = (std::mem::take(&mut stream.waiting), stream.join, stream.apart);
+            let patient = stream.patient;
             waiting.clear();
-            *stream = Stream { waiting, ..Stream::new(join, apart, now) };
+            *stream = Stream { waiting, patient, ..Stream::new(join, apart, now) };
         }
     }
 
@@ -260,8 +278,8 @@ impl<T: Clone> Matcher<T> {
         let Some(oldest) = self.oldest() else { return Step::Wait };
         let due = self.config.latency.is_some_and(|latency| oldest + latency <= now);
         let most = self.config.max_held;
-        let full =
-            most > 0 && self.streams.iter().any(|stream| stream.join == Join::One && stream.waiting.len() >= most);
+        let many = |stream: &Stream<T>| !stream.patient && stream.join == Join::One && stream.waiting.len() >= most;
+        let full = most > 0 && self.streams.iter().any(many);
         let forced = due || full;
         let Some(pivot) = self.pivot(forced) else { return Step::Wait };
         let by_reference = self.config.reference != Reference::None;
