@@ -13,6 +13,11 @@ use rustix::time::{ClockId, clock_gettime};
 
 #[path = "shared/allocations.rs"]
 mod allocations;
+// For the tests of the timeline, which clippy sees here too.
+#[cfg(test)]
+#[path = "../fuzz/src/bytes.rs"]
+#[allow(dead_code)]
+mod bytes;
 #[path = "shared/flow.rs"]
 mod flow;
 #[path = "../src/timeline/mod.rs"]

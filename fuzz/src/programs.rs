@@ -213,7 +213,7 @@ impl Program {
         let out = self.element.static_pad(&pad.name().replace("sink", "src"));
         assert!(out.is_some_and(|out| out.link(&sink).is_ok()) && src.link(&pad).is_ok());
         let inter_coded = kind & 1 == 0;
-        let strict = (inter_coded || !self.align) && (inter_coded || outliers != "drop");
+        let strict = inter_coded || !self.align && outliers != "drop";
         self.streams.push(Stream {
             pad,
             src,
