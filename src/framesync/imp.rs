@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
@@ -17,17 +17,12 @@ use super::bell::Bell;
 use super::messages::Messages;
 use super::properties::ELEMENT;
 use super::settings::{Mode, Settings, Status};
-use super::stream::{Phase, Port, Stream};
+use super::stream::{Port, Stream};
 use crate::timeline::Ns;
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("framesync", gst::DebugColorFlags::empty(), Some("Puts streams on one timeline"))
 });
-
-/// How long a step that is under way may take to end by itself when a stream stops.
-const GRACE: Duration = Duration::from_millis(20);
-/// How long it may take after downstream was flushed.
-const FLUSH_GRACE: Duration = Duration::from_millis(400);
 
 pub struct FrameSync {
     /// Replaced as a whole: a snapshot costs no copy.
@@ -214,80 +209,6 @@ impl FrameSync {
         } else {
             Status::Locked
         }
-    }
-
-    /// No data passes any more, and nobody waits.
-    pub(super) fn stop_flow(&self, index: u32) {
-        if let Some(stream) = self.state().streams.get_mut(&index) {
-            stream.phase = Phase::Flushing;
-            stream.port.item.ring();
-            stream.port.room.ring();
-        }
-    }
-
-    /// Waits until the step that is under way has ended; from within it there is nothing to wait for.
-    fn wait_for_step(&self, port: &Port, deadline: Instant) -> bool {
-        let mut state = self.state();
-        let busy = |state: &State| {
-            let stream = state.streams.get(&port.index).filter(|stream| std::ptr::eq(&*stream.port, port));
-            stream.is_some_and(|stream| stream.busy && stream.thread != Some(std::thread::current().id()))
-        };
-        while busy(&state) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = port.idle.wait_timeout(state, left).0;
-        }
-        true
-    }
-
-    /// Frees tasks that are blocked in a push: they cannot be joined before.
-    fn unblock(&self, ports: &[Arc<Port>]) {
-        ports.iter().for_each(|port| self.stop_flow(port.index));
-        let deadline = Instant::now() + GRACE;
-        let blocked: Vec<_> = ports.iter().filter(|port| !self.wait_for_step(port, deadline)).collect();
-        for port in &blocked {
-            gst::debug!(CAT, obj = port.src, "Flushing downstream to end a push");
-            port.src.push_event(gst::event::FlushStart::new());
-        }
-        let deadline = Instant::now() + FLUSH_GRACE;
-        for port in blocked {
-            if self.wait_for_step(port, deadline) {
-                port.src.push_event(gst::event::FlushStop::new(false));
-            }
-        }
-    }
-
-    fn src_activatemode(
-        &self,
-        pad: &gst::Pad,
-        index: u32,
-        mode: gst::PadMode,
-        active: bool,
-    ) -> Result<(), gst::LoggableError> {
-        if mode != gst::PadMode::Push {
-            return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
-        }
-        if !active {
-            self.stop_flow(index);
-            pad.stop_task()?;
-            return Ok(());
-        }
-        if let Some(stream) = self.state().streams.get_mut(&index) {
-            stream.phase = Phase::Running;
-            stream.flow = Ok(gst::FlowSuccess::Ok);
-        }
-        self.start_task(pad, index).map_err(|err| gst::loggable_error!(CAT, "{err}"))
-    }
-
-    pub(super) fn start_task(&self, pad: &gst::Pad, index: u32) -> Result<(), glib::BoolError> {
-        let weak = self.obj().downgrade();
-        pad.start_task(move || {
-            if let Some(obj) = weak.upgrade() {
-                obj.imp().step(index);
-            }
-        })
     }
 
     fn sink_pad(&self, template: &gst::PadTemplate, index: u32) -> FrameSyncPad {

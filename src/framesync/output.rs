@@ -1,21 +1,28 @@
 //! The source pads: a task for each, the segment that goes out, queries and events from downstream.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
+use super::align::State;
 use super::imp::{CAT, FrameSync};
 use super::mark::{self, Mark};
 use super::settings::Mode;
 use super::stamps::Content;
-use super::stream::{Frame, Item, Port, Stream};
+use super::stream::{Frame, Item, Phase, Port, Stream};
 use crate::timeline::Ns;
 use crate::timeline::format::{Epoch, Format};
 
 /// How often streams that are not live are looked at for silence.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// How long a step that is under way may take to end by itself when a stream stops.
+const GRACE: Duration = Duration::from_millis(20);
+/// How long it may take after downstream was flushed.
+const FLUSH_GRACE: Duration = Duration::from_millis(400);
 
 /// What the task has taken to push.
 struct Taken {
@@ -51,6 +58,80 @@ fn clock_time(time: Ns) -> gst::ClockTime {
 }
 
 impl FrameSync {
+    /// No data passes any more, and nobody waits.
+    pub(super) fn stop_flow(&self, index: u32) {
+        if let Some(stream) = self.state().streams.get_mut(&index) {
+            stream.phase = Phase::Flushing;
+            stream.port.item.ring();
+            stream.port.room.ring();
+        }
+    }
+
+    /// Waits until the step that is under way has ended; from within it there is nothing to wait for.
+    pub(super) fn wait_for_step(&self, port: &Port, deadline: Instant) -> bool {
+        let mut state = self.state();
+        let busy = |state: &State| {
+            let stream = state.streams.get(&port.index).filter(|stream| std::ptr::eq(&*stream.port, port));
+            stream.is_some_and(|stream| stream.busy && stream.thread != Some(std::thread::current().id()))
+        };
+        while busy(&state) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            state = port.idle.wait_timeout(state, left).0;
+        }
+        true
+    }
+
+    /// Frees tasks that are blocked in a push: they cannot be joined before.
+    pub(super) fn unblock(&self, ports: &[Arc<Port>]) {
+        ports.iter().for_each(|port| self.stop_flow(port.index));
+        let deadline = Instant::now() + GRACE;
+        let blocked: Vec<_> = ports.iter().filter(|port| !self.wait_for_step(port, deadline)).collect();
+        for port in &blocked {
+            gst::debug!(CAT, obj = port.src, "Flushing downstream to end a push");
+            port.src.push_event(gst::event::FlushStart::new());
+        }
+        let deadline = Instant::now() + FLUSH_GRACE;
+        for port in blocked {
+            if self.wait_for_step(port, deadline) {
+                port.src.push_event(gst::event::FlushStop::new(false));
+            }
+        }
+    }
+
+    pub(super) fn src_activatemode(
+        &self,
+        pad: &gst::Pad,
+        index: u32,
+        mode: gst::PadMode,
+        active: bool,
+    ) -> Result<(), gst::LoggableError> {
+        if mode != gst::PadMode::Push {
+            return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
+        }
+        if !active {
+            self.stop_flow(index);
+            pad.stop_task()?;
+            return Ok(());
+        }
+        if let Some(stream) = self.state().streams.get_mut(&index) {
+            stream.phase = Phase::Running;
+            stream.flow = Ok(gst::FlowSuccess::Ok);
+        }
+        self.start_task(pad, index).map_err(|err| gst::loggable_error!(CAT, "{err}"))
+    }
+
+    pub(super) fn start_task(&self, pad: &gst::Pad, index: u32) -> Result<(), glib::BoolError> {
+        let weak = self.obj().downgrade();
+        pad.start_task(move || {
+            if let Some(obj) = weak.upgrade() {
+                obj.imp().step(index);
+            }
+        })
+    }
+
     /// One step of the task of a source pad.
     pub(super) fn step(&self, index: u32) {
         let mut next = self.next_item(index);

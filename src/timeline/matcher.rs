@@ -15,7 +15,7 @@
 //!
 //! What live adds: at `latency` after its stamp the oldest frame waits no longer, and the set goes out with what is there; a
 //! frame that comes for a set that is out is late. A stream that has been silent for `stream_timeout` or has ended is not
-//! waited for. A stream that holds `max_held` frames makes the set go out too. `max_interval` bounds the distance from the
+//! waited for. A stream that holds `max_held` frames makes the set go out too, unless who sends it waits then. `max_interval` bounds the distance from the
 //! pivot: further apart frames are not of one moment, and go out in sets of their own if `min_streams` allows it.
 //!
 //! Streams with policy `Nearest` or `AllSince` ride along: they take no part in the choice.

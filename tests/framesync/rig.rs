@@ -1,13 +1,15 @@
 //! A `framesync` between pads of the test, on a clock of the test: what comes out is seen event by event.
 
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
 use super::common;
 
 pub const MS: u64 = 1_000_000;
+/// How often alarms are looked at while nothing comes.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What left a source pad.
 #[derive(Debug)]
@@ -43,6 +45,7 @@ pub struct Port {
     /// The element's own.
     pub pad: gst::Pad,
     pub out: Receiver<Out>,
+    clock: gst_check::TestClock,
     /// Events that went upstream.
     pub up: Receiver<gst::Event>,
 }
@@ -119,7 +122,7 @@ impl Rig {
         peer.set_active(true).unwrap();
         self.element.static_pad(&src).unwrap().link(&sink).unwrap();
         peer.link(&pad).unwrap();
-        Port { src: peer, sink, pad, out, up }
+        Port { src: peer, sink, pad, out, clock: self.clock.clone(), up }
     }
 
     pub fn at(&self, ms: u64) {
@@ -137,15 +140,7 @@ impl Rig {
 
     pub fn ring_ns(&self, ns: u64) {
         let until = gst::ClockTime::from_nseconds(ns);
-        while let Some(next) = self.clock.peek_next_pending_id().map(|id| id.time()) {
-            if next > until {
-                break;
-            }
-            if self.clock.time() < next {
-                self.clock.set_time(next);
-            }
-            self.clock.process_next_clock_id();
-        }
+        ring_until(&self.clock, until);
         if self.clock.time() < until {
             self.clock.set_time(until);
         }
@@ -153,6 +148,18 @@ impl Rig {
 
     pub fn message(&self, name: &str) -> gst::Structure {
         common::message(&self.bus, name)
+    }
+}
+
+fn ring_until(clock: &gst_check::TestClock, until: gst::ClockTime) {
+    while let Some(next) = clock.peek_next_pending_id().map(|id| id.time()) {
+        if next > until {
+            break;
+        }
+        if clock.time() < next {
+            clock.set_time(next);
+        }
+        clock.process_next_clock_id();
     }
 }
 
@@ -210,7 +217,15 @@ impl Port {
     }
 
     pub fn next(&self) -> Out {
-        self.out.recv_timeout(common::PATIENCE).expect("nothing comes out")
+        let begun = Instant::now();
+        loop {
+            if let Ok(out) = self.out.recv_timeout(LOOK) {
+                return out;
+            }
+            assert!(begun.elapsed() < common::PATIENCE, "nothing comes out");
+            // An alarm that was set for what is past meanwhile rings at once with any clock but this.
+            ring_until(&self.clock, self.clock.time());
+        }
     }
 
     /// The next buffer, whatever events come before it.
