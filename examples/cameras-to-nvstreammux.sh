@@ -10,7 +10,7 @@
 #   $VERBOSE            if set, -v for gst-launch-1.0
 #
 # NOT RUN where it was written, for want of DeepStream and its hardware: nvv4l2decoder, nvstreammux and what follows. Their names and
-# properties are those of the DeepStream 7 documentation (pads sink_%u; batch-size, width, height, live-source,
+# properties are those of the published DeepStream documentation (pads sink_%u; batch-size, width, height, live-source,
 # batched-push-timeout in microseconds), for the nvstreammux that is the default there, not for that of USE_NEW_NVSTREAMMUX=yes,
 # which has no width, height and batched-push-timeout. What is tested is --try, with everything before the muxer.
 #

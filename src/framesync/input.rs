@@ -8,7 +8,7 @@ use super::align::State;
 use super::imp::{CAT, FrameSync};
 use super::messages;
 use super::placing::Placer;
-use super::settings::{Mode, OutlierPolicy, Settings};
+use super::settings::{Mode, OutlierPolicy, Settings, Source};
 use super::stamps::{self, Carried, Content};
 use super::stream::{Entry, Frame, Phase, Stream};
 use crate::timeline::Ns;
@@ -58,6 +58,7 @@ impl FrameSync {
         let mut state = self.state();
         if open(state.streams.get_mut(&index))?.live.is_none() {
             drop(state);
+            self.warn_of_no_field(pad, index);
             self.ask_upstream(pad, index);
             state = self.state();
             open(state.streams.get_mut(&index))?;
@@ -151,6 +152,27 @@ impl FrameSync {
             let port = open(state.streams.get_mut(&index))?.port.clone();
             state = port.room.wait(state);
         }
+    }
+
+    /// Without a field to read, all stamps would be made up and nobody knew why.
+    fn warn_of_no_field(&self, pad: &FrameSyncPad, index: u32) {
+        let settings = self.state().streams.get(&index).map(|stream| stream.settings.clone());
+        let Some(settings) = settings.filter(|settings| settings.source == Source::MetaField) else { return };
+        let field = settings.field.as_deref();
+        if cfg!(feature = "v1_20") && field.is_some_and(|path| path.contains('/')) {
+            return;
+        }
+        let name = pad.name();
+        let why = match field {
+            _ if !cfg!(feature = "v1_20") => "custom metas need a build for GStreamer 1.20 or newer".into(),
+            None => "timestamp-field is not set".into(),
+            Some(path) => format!("timestamp-field={path} does not name a meta and a field"),
+        };
+        gst::element_imp_warning!(
+            self,
+            gst::LibraryError::Settings,
+            ("Frames of {name} are placed by arrival: {why}. Set timestamp-field=meta-name/field-name, or another timestamp-source.")
+        );
     }
 
     /// Whether what is upstream is live, and its latency.

@@ -6,10 +6,12 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use gst::glib::translate::IntoGlib;
+
 use super::bell::Bell;
 use super::mark::{Mark, NO_SET};
 use super::placing::Placer;
-use super::settings::{OutlierPolicy, StreamSettings};
+use super::settings::{Fill, OutlierPolicy, Policy, StreamSettings};
 use super::stamps::Content;
 use crate::timeline::Ns;
 
@@ -227,7 +229,7 @@ impl Stream {
         self.reordered.clear();
     }
 
-    /// A pad keeps one of each kind, and of each name where there are several.
+    /// A pad keeps one of each kind, and of each name where there are several, in the order of kinds.
     fn keep_newest(&mut self) {
         let name = |event: &gst::Event| {
             let named = event.structure().filter(|_| event.type_().is_sticky_multi());
@@ -245,6 +247,10 @@ impl Stream {
                 i += 1;
             }
         }
+        self.queue.make_contiguous().sort_by_key(|item| match item {
+            Item::Event(event) => event.type_().into_glib(),
+            Item::Frame(..) | Item::Gap { .. } => i32::MAX,
+        });
     }
 
     /// Behind what is held.
@@ -330,11 +336,17 @@ impl Stream {
             Some(mark) => Some(Mark { interpolated: frame.interpolated, ..mark }),
             None => frame.interpolated.then_some(unset),
         };
-        if self.content == Content::Frames {
+        if self.repeats() {
             self.last = Some(frame.clone());
         }
         self.tail = Some(self.tail.map_or(frame.pts, |tail| tail.max(frame.pts)));
         self.queue.push_back(Item::Frame(frame, mark));
+    }
+
+    /// Whether a frame may be asked for again. A reference that is kept costs a copy of the buffer when it is stamped.
+    fn repeats(&self) -> bool {
+        let again = self.settings.fill == Fill::Last || self.settings.policy == Policy::Nearest;
+        again && self.slot.is_some() && self.content == Content::Frames
     }
 
     /// The frame of a later set may be older than the time of the last set: stamps never go back for that.
@@ -356,7 +368,7 @@ impl Stream {
 
     /// Gives the last frame once more, in a later set.
     pub fn repeat(&mut self, mark: Mark, at: Ns) -> bool {
-        let allowed = self.content == Content::Frames && !self.is_over();
+        let allowed = self.repeats() && !self.is_over();
         let Some(mut frame) = self.last.clone().filter(|_| allowed) else { return false };
         if self.queue.len() >= FILLS {
             return true;
