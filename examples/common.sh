@@ -6,14 +6,14 @@ fail() {
 }
 
 # arguments COUNT ARGUMENT...: sets `sound` (elements for --sound), `words` (what is no option; COUNT of them, or one more, the
-# directory of the backlog) and `spool`. The comment at the head of the script is its --help.
+# directory of the backlog) and `spool`.
 arguments() {
     local count=$1
     shift
     sound=() words=()
     while (($#)); do
         case $1 in
-            -h | --help) sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit ;;
+            -h | --help) help ;;
             # Whatever the camera's codec is: as AAC, which every muxer takes.
             --sound)
                 sound=(camera. ! application/x-rtp,media=audio ! decodebin ! audioconvert ! audioresample
@@ -31,9 +31,17 @@ arguments() {
         printf '%s\n' "$(basename "$0")" "${words[@]:0:count}" | sha256sum | cut -c 1-16
     )}
     mkdir -p "$spool" || fail "cannot make the directory $spool"
+    need diskbuffersink
+}
+
+# The comment at the head of the script.
+help() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0" && exit; }
+
+# need ELEMENT
+need() {
     command -v gst-launch-1.0 >/dev/null || fail "gst-launch-1.0 is missing; install gstreamer1.0-tools"
-    gst-inspect-1.0 diskbuffersink >/dev/null 2>&1 ||
-        fail "GStreamer does not find diskbuffersink; set GST_PLUGIN_PATH to the directory of libgststreambuffer.so"
+    gst-inspect-1.0 "$1" >/dev/null 2>&1 ||
+        fail "GStreamer does not find $1; set GST_PLUGIN_PATH to the directory of libgststreambuffer.so"
 }
 
 # expect VALUE PATTERNS WHAT

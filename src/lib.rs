@@ -12,6 +12,9 @@ use gst::glib;
 #[cfg(test)]
 extern crate self as gststreambuffer;
 
+#[cfg(test)]
+#[path = "../fuzz/src/bytes.rs"]
+mod bytes;
 mod diskbuffer;
 mod diskbuffersink;
 mod diskbuffersrc;
@@ -21,6 +24,9 @@ mod framesync;
 mod fuzz;
 mod location;
 mod media;
+#[cfg(test)]
+#[path = "../fuzz/src/programs.rs"]
+mod programs;
 mod store;
 mod timeline;
 

@@ -1,4 +1,4 @@
-//! The parts of the plugin that read foreign bytes and stamps, without RocksDB under them.
+//! The parts of the plugin that read foreign bytes and stamps, and framesync, without RocksDB under them.
 #![allow(dead_code, unused_imports)]
 
 #[path = "../../src/media/mod.rs"]
@@ -7,7 +7,12 @@ pub mod media;
 #[path = "../../src/timeline/mod.rs"]
 pub mod timeline;
 
+#[path = "../../src/framesync/mod.rs"]
+pub mod framesync;
+
+pub mod bytes;
 pub mod entry;
+pub mod programs;
 pub mod stamps;
 
 /// As much of the store as those parts name.

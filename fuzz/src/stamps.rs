@@ -1,5 +1,6 @@
 //! Arbitrary stamps and arrivals through detection, lines and sets: an answer comes, whatever they are.
 
+use crate::bytes::Bytes;
 use crate::timeline::Ns;
 use crate::timeline::detect::Detector;
 use crate::timeline::format::{Epoch, Format, Unit, Wrap};
@@ -9,38 +10,8 @@ use crate::timeline::outlier::Order;
 
 const STREAMS: usize = 4;
 
-/// Numbers out of bytes, 0 when there are no more.
-struct Bytes<'a>(&'a [u8]);
-
-impl Bytes<'_> {
-    fn one(&mut self) -> u8 {
-        let Some((&first, rest)) = self.0.split_first() else { return 0 };
-        self.0 = rest;
-        first
-    }
-
-    /// Small and large ones, and those at the ends.
-    fn number(&mut self) -> u64 {
-        let kind = self.one();
-        let mut read = |bytes: u32| (0..bytes).fold(0, |sum, _| sum << 8 | u64::from(self.one()));
-        match kind % 8 {
-            0 => 0,
-            1 => u64::MAX,
-            2 => i64::MAX as u64,
-            3 => read(8),
-            4 => read(5),
-            5 => read(4) * 1000,
-            _ => u64::from(kind) * 10_000_000,
-        }
-    }
-
-    fn time(&mut self) -> Ns {
-        Ns(self.number() as i64)
-    }
-
-    fn maybe(&mut self) -> Option<u64> {
-        (!self.one().is_multiple_of(3)).then(|| self.number())
-    }
+fn time(bytes: &mut Bytes) -> Ns {
+    Ns(bytes.number() as i64)
 }
 
 fn format(bytes: &mut Bytes) -> Format {
@@ -64,12 +35,12 @@ pub fn stamps(data: &[u8]) {
             order: if kind & 2 == 0 { Order::Rising } else { Order::Decode },
             policy: [Policy::Correct, Policy::Drop, Policy::Pass][usize::from(kind >> 2) % 3],
             max_slew_ppm: bytes.number() as u32,
-            window: bytes.time(),
+            window: time(bytes),
         })
     });
     let reference = match bytes.one() % 4 {
         0 => Reference::Stream(usize::from(bytes.one())),
-        1 => Reference::Clock { period: bytes.time(), phase: bytes.time() },
+        1 => Reference::Clock { period: time(bytes), phase: time(bytes) },
         _ => Reference::None,
     };
     let mut optional = || bytes.maybe().map(|ns| Ns(ns as i64));
@@ -84,17 +55,17 @@ pub fn stamps(data: &[u8]) {
     });
     for _ in 0..STREAMS {
         let join = [Join::One, Join::One, Join::Nearest, Join::AllSince][usize::from(bytes.one() % 4)];
-        matcher.add(join, bytes.time(), Ns::ZERO);
+        matcher.add(join, time(bytes), Ns::ZERO);
     }
     let (mut detector, mut set) = (Detector::default(), Set::default());
     let (mut held, mut gone, mut replaced, mut last) = (0, 0, 0, None);
-    while !bytes.0.is_empty() {
+    while !bytes.is_empty() {
         let what = bytes.one();
         let stream = usize::from(what) % STREAMS;
-        let now = bytes.time();
+        let now = time(bytes);
         match what / 4 {
             0 => matcher.end(stream),
-            1 => matcher.gap(stream, bytes.time(), now),
+            1 => matcher.gap(stream, time(bytes), now),
             _ => {
                 let stamped = Stamped { pts: bytes.maybe(), dts: bytes.maybe(), arrival: now };
                 if let Some(raw) = stamped.dts.or(stamped.pts) {

@@ -9,11 +9,12 @@ use std::collections::BTreeMap;
 use super::mark::Mark;
 use super::messages::{Incomplete, Messages};
 use super::settings::{Fill, Mode, Policy, Settings};
-use super::stream::{Entry, Fate, Frame, Item, Phase, Stream};
+use super::stamps::Content;
+use super::stream::{Entry, Fate, Frame, Phase, Stream};
 use crate::timeline::Ns;
 use crate::timeline::matcher::{Matcher, MatcherConfig, Push, Reference, Set};
 
-/// Frames in a row that found no set until streams are taken to be unrelated.
+/// Frames in a row that found no set, or came late, until streams are taken to be unrelated.
 const UNLOCKED: u32 = 64;
 
 pub struct State {
@@ -24,6 +25,8 @@ pub struct State {
     set: Set<u64>,
     /// Added to times since 1970, once a stream has fixed it.
     pub shared: Option<Ns>,
+    /// The seek that running time has begun with.
+    seek: Option<gst::Seqnum>,
     pub live: bool,
     /// Time counts from elsewhere since then: nobody has been silent in it.
     anew: bool,
@@ -49,6 +52,7 @@ impl Default for State {
             slots: Vec::new(),
             set: Set::default(),
             shared: None,
+            seek: None,
             live: false,
             anew: false,
             running: false,
@@ -84,14 +88,17 @@ impl State {
     }
 
     pub fn is_unlocked(&self) -> bool {
-        let unrelated = |stream: &Stream| stream.placer.as_ref().is_some_and(super::placing::Placer::is_unrelated);
+        let unrelated = |stream: &Stream| {
+            stream.late_in_row > UNLOCKED || stream.placer.as_ref().is_some_and(super::placing::Placer::is_unrelated)
+        };
         self.unlocked || self.matcher.is_unlocked() || self.streams.values().any(unrelated)
     }
 
     /// One stream that is live makes all of it live.
-    pub fn has_live(&mut self, live: bool) {
-        self.anew |= live && !self.live;
-        self.live |= live;
+    pub fn look_live(&mut self) {
+        let live = self.streams.values().any(|stream| stream.live == Some(true));
+        self.anew |= live != self.live;
+        self.live = live;
     }
 
     /// The latency of what is upstream: the most of all.
@@ -131,7 +138,7 @@ impl State {
     }
 
     /// Streams that run take part in sets, also before their first frame: others wait for it.
-    fn join(&mut self, now: Ns) {
+    pub fn join(&mut self, now: Ns) {
         for (&index, stream) in &mut self.streams {
             if stream.slot.is_some() || stream.phase != Phase::Running || stream.flow.is_err() {
                 continue;
@@ -156,6 +163,21 @@ impl State {
         }
     }
 
+    /// After a flush of a stream. All flushes of a seek have one number, and are one new beginning of running time.
+    pub fn time_begins_anew(&mut self, seek: Option<gst::Seqnum>, now: Ns) {
+        let alone = self.streams.values().all(|stream| stream.placer.is_none());
+        let sought = !self.live && seek.is_some() && self.seek != seek;
+        if alone || sought {
+            self.shared = None;
+        }
+        if sought {
+            // What others hold is of the time before: no partner for what comes.
+            self.streams.values_mut().for_each(Stream::pass_all);
+            self.matcher.clear(now);
+        }
+        self.seek = seek.or(self.seek);
+    }
+
     /// A frame that has its place in time.
     pub fn admit(&mut self, index: u32, frame: Frame, mode: Mode, now: Ns) {
         let Some(stream) = self.streams.get_mut(&index) else { return };
@@ -165,11 +187,17 @@ impl State {
             stream.release();
             return;
         }
+        if std::mem::take(&mut stream.round_over) {
+            stream.pass_all();
+            stream.matched = None;
+            self.leave(index, now);
+        }
+        let Some(stream) = self.streams.get_mut(&index) else { return };
         let (token, pts, dts) = (frame.token, frame.pts, frame.dts);
         stream.add(Entry::Frame(frame, Fate::Waiting));
         self.join(now);
         let Some(stream) = self.streams.get_mut(&index) else { return };
-        if stream.inter_coded {
+        if stream.content == Content::InterCoded {
             let at = stream.reordered.partition_point(|(before, _)| *before <= pts);
             stream.reordered.insert(at, (pts, token));
             self.settle(index, dts.unwrap_or(pts), now);
@@ -179,7 +207,7 @@ impl State {
     }
 
     /// Inter-coded: nothing below `until` comes any more.
-    fn settle(&mut self, index: u32, until: Ns, now: Ns) {
+    pub fn settle(&mut self, index: u32, until: Ns, now: Ns) {
         loop {
             let Some(stream) = self.streams.get_mut(&index) else { return };
             match stream.reordered.first() {
@@ -196,16 +224,18 @@ impl State {
         let Some(stream) = self.streams.get_mut(&index) else { return };
         let Some(slot) = stream.slot else { return };
         // Without DTS, PTS that went back has no set.
-        if stream.inter_coded && stream.matched.is_some_and(|last| pts < last) {
+        if stream.content == Content::InterCoded && stream.matched.is_some_and(|last| pts < last) {
             stream.decide(token, Fate::Out(None));
             return;
         }
         stream.matched = Some(stream.matched.map_or(pts, |last| last.max(pts)));
         match self.matcher.push(slot, pts, token, now) {
-            Push::Held => {}
+            Push::Held => stream.late_in_row = 0,
             Push::Late(token) => {
                 stream.counters.late += 1;
-                let fate = stream.alone();
+                stream.late_in_row = stream.late_in_row.saturating_add(1);
+                // Always late is no relative: a clock that stands still.
+                let fate = if stream.late_in_row > UNLOCKED { Fate::Out(None) } else { stream.alone() };
                 stream.decide(token, fate);
             }
             Push::Refused(token) => {
@@ -243,6 +273,9 @@ impl State {
         let all = paused || std::mem::take(&mut self.anew);
         for stream in self.streams.values() {
             let excused = all || stream.blocked;
+            if let Some(slot) = stream.slot {
+                self.matcher.set_patient(slot, stream.live != Some(true));
+            }
             if let Some(slot) = stream.slot.filter(|_| excused) {
                 self.matcher.gap(slot, Ns::MIN, now);
             }
@@ -252,8 +285,9 @@ impl State {
             self.configure(settings);
             let some = self.matcher.pop(now, &mut set);
             for member in &set.skipped {
+                let related = self.refused < UNLOCKED;
                 if let Some(stream) = self.stream_at(member.stream) {
-                    let fate = stream.alone();
+                    let fate = if related { stream.alone() } else { Fate::Out(None) };
                     stream.decide(member.frame, fate);
                     self.refused = self.refused.saturating_add(1);
                 }
@@ -269,7 +303,7 @@ impl State {
         for stream in self.streams.values_mut() {
             stream.release();
             if stream.phase != Phase::Flushing {
-                stream.port.room.notify_all();
+                stream.port.room.ring();
             }
         }
         self.matcher.deadline()
@@ -290,7 +324,8 @@ impl State {
                 stream.repeat(mark, set.at);
                 continue;
             }
-            let snaps = settings.snap && !stream.inter_coded && stream.settings.policy != Policy::AllSince;
+            let snaps =
+                settings.snap && stream.content == Content::Frames && stream.settings.policy != Policy::AllSince;
             let fate = if snaps { Fate::Snapped(mark, set.at) } else { Fate::Out(Some(mark)) };
             stream.decide(member.frame, fate);
         }
@@ -303,7 +338,7 @@ impl State {
                 continue;
             };
             let there = set.members.iter().any(|member| member.stream == slot);
-            if there || stream.settings.policy != Policy::One || stream.phase != Phase::Running {
+            if there || stream.settings.policy != Policy::One || stream.phase != Phase::Running || stream.is_over() {
                 continue;
             }
             missing.push((index, stream.port.name.clone()));
@@ -327,8 +362,8 @@ impl State {
     fn pass_leftovers(&mut self) {
         let in_sets = |stream: &&Stream| stream.slot.is_some();
         let ones = self.streams.values().filter(in_sets).filter(|stream| stream.settings.policy == Policy::One);
-        let alone = ones.clone().all(|stream| stream.phase == Phase::Ended && stream.frames_held == 0);
-        let over = self.streams.values().filter(in_sets).all(|stream| stream.phase == Phase::Ended);
+        let alone = ones.clone().all(|stream| stream.is_over() && stream.frames_held == 0);
+        let over = self.streams.values().filter(in_sets).all(Stream::is_over);
         if alone || over {
             self.streams.values_mut().filter(|stream| stream.slot.is_some()).for_each(Stream::pass_all);
         }
@@ -346,7 +381,6 @@ fn fill(stream: &mut Stream, mark: Mark, at: Ns) {
     let filled = stream.settings.fill == Fill::Last && stream.repeat(mark, at);
     if !filled && stream.settings.fill != Fill::None {
         let duration = stream.placer.as_ref().and_then(super::placing::Placer::cadence);
-        stream.queue.push_back(Item::Gap { at, duration });
-        stream.port.item.notify_all();
+        stream.leave_gap(at, duration);
     }
 }

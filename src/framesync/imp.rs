@@ -1,11 +1,11 @@
 //! GObject glue: pads that come and go, properties, state changes, time.
 //!
 //! Locks: `settings`, then `state`, then what a pad has of its own; each is held for a moment, none across a push, a
-//! query, a signal or a message. The condition variables of a [`Port`] belong to `state`.
+//! query, a signal or a message. The bells of a [`Port`] belong to `state`.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use gst::glib;
 use gst::prelude::*;
@@ -13,25 +13,20 @@ use gst::subclass::prelude::*;
 
 use super::FrameSyncPad;
 use super::align::State;
+use super::bell::Bell;
+use super::messages::Messages;
 use super::properties::ELEMENT;
-use super::settings::{Settings, Status};
-use super::stream::{Phase, Port, Stream};
+use super::settings::{Mode, Settings, Status};
+use super::stream::{Port, Stream};
 use crate::timeline::Ns;
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new("framesync", gst::DebugColorFlags::empty(), Some("Puts streams on one timeline"))
 });
 
-/// How long a step that is under way may take to end by itself when a stream stops.
-const GRACE: Duration = Duration::from_millis(20);
-/// How long it may take after downstream was flushed.
-const FLUSH_GRACE: Duration = Duration::from_millis(400);
-
 pub struct FrameSync {
     /// Replaced as a whole: a snapshot costs no copy.
     settings: Mutex<Arc<Settings>>,
-    /// Counts changes of settings, also of pads.
-    generation: AtomicU64,
     state: Mutex<State>,
     /// What time is counted from where no clock counts.
     born: Instant,
@@ -51,6 +46,13 @@ pub(super) struct Now {
     elapsed: Ns,
 }
 
+/// What progress leaves to be done without the lock.
+#[must_use]
+pub(super) struct After {
+    alarm: Option<Ns>,
+    messages: Messages,
+}
+
 impl Now {
     /// Running time for live streams, which arrive when they were taken.
     pub fn of(self, live: bool) -> Ns {
@@ -67,17 +69,17 @@ impl FrameSync {
         lock(&self.state)
     }
 
+    /// Of pads, after the fact.
     pub(super) fn settings_changed(&self) {
-        self.generation.fetch_add(1, Ordering::Release);
+        Arc::make_mut(&mut *lock(&self.settings)).generation += 1;
     }
 
-    /// Gives streams the settings that are in force.
+    /// Gives streams the settings that are in force, unless newer ones are there already.
     pub(super) fn refresh(&self, state: &mut State, settings: &Settings) {
-        let generation = self.generation.load(Ordering::Acquire);
-        if state.generation == generation {
+        if state.generation >= settings.generation {
             return;
         }
-        state.generation = generation;
+        state.generation = settings.generation;
         for stream in state.streams.values_mut() {
             stream.settings = Arc::new(stream.port.sink.imp().settings(&settings.streams));
         }
@@ -103,19 +105,28 @@ impl FrameSync {
 
     /// Makes what can be made by now, lets go of the lock, and tells those concerned.
     pub(super) fn advance(&self, mut state: MutexGuard<'_, State>, settings: &Settings, now: Now) {
-        self.refresh(&mut state, settings);
+        let after = self.progress(&mut state, settings, now);
+        drop(state);
+        self.follow(after);
+    }
+
+    /// The part of it under the lock.
+    pub(super) fn progress(&self, state: &mut State, settings: &Settings, now: Now) -> After {
+        self.refresh(state, settings);
         state.due = false;
         let live = state.live;
         let deadline = state.advance(settings, now.of(live), now.running.is_none());
         let messages = std::mem::take(&mut state.messages);
         let alarm = state.alarm.as_ref().map(|(at, _)| *at);
-        drop(state);
-        if let Some(deadline) = deadline
-            && live
-            && alarm.is_none_or(|at| at > deadline)
-        {
-            // What is overdue already has been looked at: no sooner than in a while.
-            self.set_alarm(deadline.max(now.of(live) + Ns::from_millis(1)));
+        let sooner = deadline.filter(|deadline| live && alarm.is_none_or(|at| at > *deadline));
+        // What is overdue already has been looked at: no sooner than in a while.
+        After { alarm: sooner.map(|deadline| deadline.max(now.of(live) + Ns::from_millis(1))), messages }
+    }
+
+    /// The part without it.
+    pub(super) fn follow(&self, After { alarm, messages }: After) {
+        if let Some(at) = alarm {
+            self.set_alarm(at);
         }
         for message in messages {
             gst::info!(CAT, imp = self, "{message}");
@@ -132,7 +143,8 @@ impl FrameSync {
         let id = clock.new_single_shot_id(time);
         let before = {
             let mut state = self.state();
-            if !state.running {
+            // Another thread may have asked for an earlier one meanwhile.
+            if !state.running || state.alarm.as_ref().is_some_and(|(set, _)| *set <= at) {
                 return;
             }
             state.alarm.replace((at, id.clone()))
@@ -158,7 +170,7 @@ impl FrameSync {
         }
         state.due = true;
         for stream in state.streams.values() {
-            stream.port.item.notify_all();
+            stream.port.item.ring();
         }
     }
 
@@ -197,77 +209,6 @@ impl FrameSync {
         } else {
             Status::Locked
         }
-    }
-
-    /// No data passes any more, and nobody waits.
-    pub(super) fn stop_flow(&self, index: u32) {
-        if let Some(stream) = self.state().streams.get_mut(&index) {
-            stream.phase = Phase::Flushing;
-            stream.port.item.notify_all();
-            stream.port.room.notify_all();
-        }
-    }
-
-    /// Waits until the step that is under way has ended; from within it there is nothing to wait for.
-    fn wait_for_step(&self, port: &Port, time: Duration) -> bool {
-        let deadline = Instant::now() + time;
-        let mut state = self.state();
-        let busy = |state: &State| {
-            let stream = state.streams.get(&port.index).filter(|stream| std::ptr::eq(&*stream.port, port));
-            stream.is_some_and(|stream| stream.busy && stream.thread != Some(std::thread::current().id()))
-        };
-        while busy(&state) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            state = port.idle.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
-    }
-
-    /// Frees a task that is blocked in a push: it cannot be joined before.
-    fn unblock(&self, port: &Port) {
-        self.stop_flow(port.index);
-        if self.wait_for_step(port, GRACE) {
-            return;
-        }
-        gst::debug!(CAT, obj = port.src, "Flushing downstream to end a push");
-        port.src.push_event(gst::event::FlushStart::new());
-        if self.wait_for_step(port, FLUSH_GRACE) {
-            port.src.push_event(gst::event::FlushStop::new(false));
-        }
-    }
-
-    fn src_activatemode(
-        &self,
-        pad: &gst::Pad,
-        index: u32,
-        mode: gst::PadMode,
-        active: bool,
-    ) -> Result<(), gst::LoggableError> {
-        if mode != gst::PadMode::Push {
-            return Err(gst::loggable_error!(CAT, "Only push mode is possible"));
-        }
-        if !active {
-            self.stop_flow(index);
-            pad.stop_task()?;
-            return Ok(());
-        }
-        if let Some(stream) = self.state().streams.get_mut(&index) {
-            stream.phase = Phase::Running;
-            stream.flow = Ok(gst::FlowSuccess::Ok);
-        }
-        self.start_task(pad, index).map_err(|err| gst::loggable_error!(CAT, "{err}"))
-    }
-
-    pub(super) fn start_task(&self, pad: &gst::Pad, index: u32) -> Result<(), glib::BoolError> {
-        let weak = self.obj().downgrade();
-        pad.start_task(move || {
-            if let Some(obj) = weak.upgrade() {
-                obj.imp().step(index);
-            }
-        })
     }
 
     fn sink_pad(&self, template: &gst::PadTemplate, index: u32) -> FrameSyncPad {
@@ -337,7 +278,6 @@ impl ObjectSubclass for FrameSync {
     fn new() -> Self {
         Self {
             settings: Mutex::default(),
-            generation: AtomicU64::new(1),
             state: Mutex::default(),
             born: Instant::now(),
             last_running: AtomicI64::new(0),
@@ -351,8 +291,12 @@ impl ObjectImpl for FrameSync {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        Arc::make_mut(&mut *lock(&self.settings)).set(pspec.name(), value);
-        self.settings_changed();
+        {
+            let mut settings = lock(&self.settings);
+            let settings = Arc::make_mut(&mut *settings);
+            settings.set(pspec.name(), value);
+            settings.generation += 1;
+        }
         if pspec.name() == "latency" {
             self.latency_changed();
         }
@@ -428,9 +372,9 @@ impl ElementImpl for FrameSync {
                 name: format!("sink_{index}"),
                 sink: self.sink_pad(template, index),
                 src: self.src_pad(&source, index),
-                item: Condvar::new(),
-                room: Condvar::new(),
-                idle: Condvar::new(),
+                item: Bell::default(),
+                room: Bell::default(),
+                idle: Bell::default(),
             });
             let mut stream = Stream::new(port.clone());
             stream.settings = Arc::new(settings.streams.clone());
@@ -442,6 +386,10 @@ impl ElementImpl for FrameSync {
             let _ = port.sink.set_active(true);
         }
         if obj.add_pad(&port.sink).and_then(|()| obj.add_pad(&port.src)).is_err() {
+            gst::warning!(CAT, imp = self, "No stream {}: the element has pads of these names", port.name);
+            let _ = port.src.set_active(false);
+            let _ = port.sink.set_active(false);
+            let _ = obj.remove_pad(&port.sink);
             self.state().streams.remove(&port.index);
             return None;
         }
@@ -454,7 +402,7 @@ impl ElementImpl for FrameSync {
         let port = self.ports().into_iter().find(|port| port.sink.upcast_ref::<gst::Pad>() == pad);
         let Some(port) = port else { return };
         gst::debug!(CAT, imp = self, "Stream {} goes", port.name);
-        self.unblock(&port);
+        self.unblock(std::slice::from_ref(&port));
         let _ = port.src.set_active(false);
         let _ = port.sink.set_active(false);
         let (settings, now) = (self.settings(), self.now());
@@ -462,8 +410,16 @@ impl ElementImpl for FrameSync {
             let mut state = self.state();
             let live = state.live;
             state.leave(port.index, now.of(live));
+            if let Some(stream) = state.streams.get_mut(&port.index) {
+                stream.live = None;
+            }
+            state.look_live();
             // Others may have waited for it.
             self.advance(state, &settings, now);
+            if live && settings.mode == Mode::Align {
+                // Its latency was part of the answer.
+                self.latency_changed();
+            }
         }
         let obj = self.obj();
         obj.child_removed(&port.sink, &port.name);
@@ -478,9 +434,7 @@ impl ElementImpl for FrameSync {
             gst::StateChange::ReadyToPaused => self.state().begin(),
             gst::StateChange::PausedToReady => {
                 self.silence();
-                for port in self.ports() {
-                    self.unblock(&port);
-                }
+                self.unblock(&self.ports());
             }
             _ => {}
         }

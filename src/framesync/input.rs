@@ -1,17 +1,16 @@
 //! The sink pads: buffers get their place in time, events keep theirs among buffers.
 
-use std::sync::PoisonError;
-
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::FrameSyncPad;
+use super::align::State;
 use super::imp::{CAT, FrameSync};
 use super::messages;
 use super::placing::Placer;
-use super::settings::{Mode, OutlierPolicy};
-use super::stamps::{self, Carried};
-use super::stream::{Entry, Frame, Phase, SegmentFacts, Stream};
+use super::settings::{Mode, OutlierPolicy, Settings, Source};
+use super::stamps::{self, Carried, Content};
+use super::stream::{Entry, Frame, Phase, Stream};
 use crate::timeline::Ns;
 use crate::timeline::outlier::{Order, Verdict};
 
@@ -31,8 +30,20 @@ fn open(stream: Option<&mut Stream>) -> Result<&mut Stream, gst::FlowError> {
     }
 }
 
+/// The answer to upstream; none while there is no room for more.
+fn room(state: &mut State, index: u32, settings: &Settings) -> Option<Result<gst::FlowSuccess, gst::FlowError>> {
+    let stream = match open(state.streams.get_mut(&index)) {
+        Ok(stream) => stream,
+        Err(err) => return Some(Err(err)),
+    };
+    let most = settings.max_held_buffers as usize;
+    let full = settings.mode == Mode::Align && stream.live != Some(true) && stream.frames_held >= most;
+    stream.blocked = full || stream.queue.len() >= QUEUE;
+    (!stream.blocked).then_some(stream.flow)
+}
+
 fn order(stream: &Stream) -> Order {
-    if stream.inter_coded { Order::Decode } else { Order::Rising }
+    if stream.content == Content::InterCoded { Order::Decode } else { Order::Rising }
 }
 
 impl FrameSync {
@@ -43,22 +54,21 @@ impl FrameSync {
         buffer: gst::Buffer,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let settings = self.settings();
-        let (segment, of_stream, live) = {
-            let mut state = self.state();
-            self.refresh(&mut state, &settings);
-            let stream = open(state.streams.get_mut(&index))?;
-            (stream.segment.clone(), stream.settings.clone(), stream.live)
-        };
-        if live.is_none() {
-            self.ask_upstream(pad, index);
-        }
-        let carried = Carried::read(&buffer, segment.as_ref(), &of_stream);
         let now = self.now();
-
         let mut state = self.state();
+        if open(state.streams.get_mut(&index))?.live.is_none() {
+            drop(state);
+            self.warn_of_no_field(pad, index);
+            self.ask_upstream(pad, index);
+            state = self.state();
+            open(state.streams.get_mut(&index))?;
+        }
+        self.refresh(&mut state, &settings);
         let mut shared = state.shared;
         let mut told = std::mem::take(&mut state.messages);
         let stream = open(state.streams.get_mut(&index))?;
+        let of_stream = stream.settings.clone();
+        let carried = Carried::read(&buffer, stream.segment.as_ref(), &of_stream);
         let live = stream.live == Some(true);
         let order = order(stream);
         let mut placer = match stream.placer.take() {
@@ -68,11 +78,18 @@ impl FrameSync {
             }
             None => Placer::new(&of_stream, live, order),
         };
+        placer.set_delay(stream.upstream_latency);
         let (place, found) = placer.push(&carried, now.of(live), &mut shared);
         if let Some(format) = found {
             gst::info!(CAT, obj = pad, "Timestamps are of format {format}");
         }
-        let duration = (!placer.is_in_ns()).then(|| placer.cadence());
+        let rate = stream.segment.as_ref().map_or(1.0, |segment| segment.rate().abs());
+        let duration = match buffer.duration() {
+            _ if !placer.is_in_ns() => Some(placer.cadence()),
+            // What goes out has rate 1.
+            Some(duration) if rate != 1.0 => Some(Some(Ns::from_f64(duration.nseconds() as f64 / rate))),
+            _ => None,
+        };
         stream.placer = Some(placer);
         stream.counters.input += 1;
         messages::judged(stream, &place, now.of(live), &mut told);
@@ -85,7 +102,12 @@ impl FrameSync {
             // An offset that was made less makes nothing go back.
             let floor = stream.floor.unwrap_or(Ns::MIN);
             match &mut dts {
-                Some(dts) => *dts = (*dts).max(floor),
+                Some(dts) if *dts < floor => {
+                    // What was at or above DTS stays there.
+                    pts = if pts >= *dts { pts.max(floor) } else { pts };
+                    *dts = floor;
+                }
+                Some(_) => {}
                 None if order == Order::Rising => pts = pts.max(floor),
                 None => {}
             }
@@ -97,45 +119,60 @@ impl FrameSync {
             pts,
             dts,
             interpolated: place.interpolated,
-            discont: matches!(place.verdict, Verdict::Jump { .. }),
+            discont: std::mem::take(&mut stream.left_out) || matches!(place.verdict, Verdict::Jump { .. }),
             duration,
             buffer,
         };
         stream.next_token += 1;
-        if stream.facts.is_none() {
-            stream.facts = facts(stream, &frame);
-        }
         let bad = matches!(place.verdict, Verdict::Outlier | Verdict::Duplicate | Verdict::Backwards);
-        let drop = bad && of_stream.outlier_policy == OutlierPolicy::Drop && !stream.inter_coded;
-        stream.discont |= drop;
+        let dropped = bad && of_stream.outlier_policy == OutlierPolicy::Drop && stream.content == Content::Frames;
+        stream.left_out |= dropped;
         state.shared = shared;
         state.messages = told;
-        if !drop {
+        if !dropped {
             let all_live = state.live;
             state.admit(index, frame, settings.mode, now.of(all_live));
         }
-        self.advance(state, &settings, now);
-        self.wait_for_room(index, &settings)
+        let after = self.progress(&mut state, &settings, now);
+        let flow = room(&mut state, index, &settings);
+        drop(state);
+        self.follow(after);
+        match flow {
+            Some(flow) => flow,
+            None => self.wait_for_room(index, &settings),
+        }
     }
 
-    fn wait_for_room(
-        &self,
-        index: u32,
-        settings: &super::settings::Settings,
-    ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let most = settings.max_held_buffers as usize;
+    fn wait_for_room(&self, index: u32, settings: &Settings) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut state = self.state();
         loop {
-            let live = state.live;
-            let stream = open(state.streams.get_mut(&index))?;
-            let full = settings.mode == Mode::Align && !live && stream.frames_held >= most;
-            stream.blocked = full || stream.queue.len() >= QUEUE;
-            if !stream.blocked {
-                return stream.flow;
+            if let Some(flow) = room(&mut state, index, settings) {
+                return flow;
             }
-            let port = stream.port.clone();
-            state = port.room.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let port = open(state.streams.get_mut(&index))?.port.clone();
+            state = port.room.wait(state);
         }
+    }
+
+    /// Without a field to read, all stamps would be made up and nobody knew why.
+    fn warn_of_no_field(&self, pad: &FrameSyncPad, index: u32) {
+        let settings = self.state().streams.get(&index).map(|stream| stream.settings.clone());
+        let Some(settings) = settings.filter(|settings| settings.source == Source::MetaField) else { return };
+        let field = settings.field.as_deref();
+        if cfg!(feature = "v1_20") && field.is_some_and(|path| path.contains('/')) {
+            return;
+        }
+        let name = pad.name();
+        let why = match field {
+            _ if !cfg!(feature = "v1_20") => "custom metas need a build for GStreamer 1.20 or newer".into(),
+            None => "timestamp-field is not set".into(),
+            Some(path) => format!("timestamp-field={path} does not name a meta and a field"),
+        };
+        gst::element_imp_warning!(
+            self,
+            gst::LibraryError::Settings,
+            ("Frames of {name} are placed by arrival: {why}. Set timestamp-field=meta-name/field-name, or another timestamp-source.")
+        );
     }
 
     /// Whether what is upstream is live, and its latency.
@@ -148,7 +185,7 @@ impl FrameSync {
             let Some(stream) = state.streams.get_mut(&index) else { return };
             stream.live = Some(known && live);
             stream.upstream_latency = Ns::from(least.nseconds());
-            state.has_live(known && live);
+            state.look_live();
         }
         if known && live && self.settings().mode == Mode::Align {
             // Sets wait for this stream too now.
@@ -175,9 +212,9 @@ impl FrameSync {
         match event.view() {
             View::Segment(segment) => {
                 let Some(stream) = state.streams.get_mut(&index) else { return false };
-                stream.seqnum = Some(event.seqnum());
                 stream.segment = segment.segment().downcast_ref::<gst::ClockTime>().cloned();
-                return true;
+                // Keeps its place: the task makes another one of it.
+                stream.add(Entry::Event(event));
             }
             View::StreamStart(_) => {
                 let ended = state.streams.get(&index).is_some_and(|stream| stream.phase == Phase::Ended);
@@ -193,22 +230,34 @@ impl FrameSync {
                 stream.add(Entry::Event(event));
             }
             View::Caps(caps) => {
+                let content = stamps::Content::of(caps.caps());
                 let Some(stream) = state.streams.get_mut(&index) else { return false };
-                stream.inter_coded = stamps::is_inter_coded(caps.caps());
+                let was = std::mem::replace(&mut stream.content, content);
                 stream.add(Entry::Event(event));
+                if was != content {
+                    // What waits for frames below it gets none of the other kind.
+                    state.settle(index, Ns::MAX, at);
+                }
             }
             View::Gap(gap) => {
                 let (begin, length) = gap.get();
                 let Some(stream) = state.streams.get_mut(&index) else { return false };
-                let end = begin + length.unwrap_or(gst::ClockTime::ZERO);
+                let end = begin.saturating_add(length.unwrap_or(gst::ClockTime::ZERO));
                 let times = (self.moment(stream, begin), self.moment(stream, end));
                 let (Some(begin), Some(end)) = times else { return true };
                 stream.add(Entry::Gap { at: begin, duration: length.map(|_| end - begin) });
                 state.gap(index, end, at);
             }
+            View::SegmentDone(_) => {
+                let Some(stream) = state.streams.get_mut(&index) else { return false };
+                stream.round_over = true;
+                stream.add(Entry::Event(event));
+                // As with EOS: whoever loops waits for this event before anything more comes.
+                state.end(index, at);
+            }
             View::Eos(_) => {
                 let Some(stream) = state.streams.get_mut(&index) else { return false };
-                if stream.flow.is_err() {
+                if stream.flow.is_err_and(|err| err != gst::FlowError::NotLinked) {
                     return true;
                 }
                 stream.phase = Phase::Ending;
@@ -227,7 +276,7 @@ impl FrameSync {
             }
         }
         if let Some(stream) = state.streams.get_mut(&index) {
-            if stream.phase == Phase::Flushing {
+            if stream.phase == Phase::Flushing || stream.flow.is_err() {
                 stream.keep_sticky();
             }
             stream.release();
@@ -270,17 +319,23 @@ impl FrameSync {
             state.leave(index, now.of(live));
             if let Some(stream) = state.streams.get_mut(&index) {
                 stream.reset();
+                if port.src.is_active() {
+                    stream.phase = Phase::Running;
+                }
+            }
+            let resets = matches!(event.view(), gst::EventView::FlushStop(stop) if stop.resets_time());
+            state.time_begins_anew(resets.then(|| event.seqnum()), now.of(live));
+            if settings.mode == Mode::Align {
+                // It comes back: others wait for it.
+                state.join(now.of(live));
             }
             self.advance(state, &settings, now);
         }
         let done = port.src.push_event(event);
-        if port.src.is_active() {
-            if let Some(stream) = self.state().streams.get_mut(&index) {
-                stream.phase = Phase::Running;
-            }
-            if let Err(err) = self.start_task(&port.src, index) {
-                gst::error!(CAT, imp = self, "The task of {} cannot go on: {err}", port.name);
-            }
+        if port.src.is_active()
+            && let Err(err) = self.start_task(&port.src, index)
+        {
+            gst::error!(CAT, imp = self, "The task of {} cannot go on: {err}", port.name);
         }
         done
     }
@@ -292,15 +347,4 @@ impl FrameSync {
         }
         gst::Pad::query_default(pad, Some(&*self.obj()), query)
     }
-}
-
-/// What the segment downstream says of the one that came.
-fn facts(stream: &Stream, frame: &Frame) -> Option<SegmentFacts> {
-    let segment = stream.segment.as_ref()?;
-    let time = frame.buffer.pts().and_then(|pts| segment.to_stream_time(pts));
-    Some(SegmentFacts {
-        applied_rate: segment.rate() * segment.applied_rate(),
-        seqnum: stream.seqnum.unwrap_or_else(gst::Seqnum::next),
-        stream_time: time.map_or(Ns::ZERO, |time| (Ns::from(time.nseconds()) - frame.pts).max(Ns::ZERO)),
-    })
 }

@@ -2,8 +2,14 @@
 //! serialized downstream event of the same name and fields goes before the buffer.
 
 #[cfg(feature = "v1_20")]
-use gst::meta::CustomMeta;
+use gst::{
+    glib::{GStr, gstr},
+    meta::CustomMeta,
+};
 
+#[cfg(feature = "v1_20")]
+const NAME: &GStr = gstr!("framesync-set");
+#[cfg(not(feature = "v1_20"))]
 const NAME: &str = "framesync-set";
 
 /// A buffer that is in no set has this as `set-id`.
@@ -29,18 +35,20 @@ pub fn register() {
 /// Puts the mark on the buffer, in the place of one that it has.
 #[cfg(feature = "v1_20")]
 pub fn attach(buffer: &mut gst::BufferRef, mark: Mark) {
-    let fill = |meta: &mut CustomMeta| {
-        let fields = meta.mut_structure();
-        fields.set("set-id", mark.id);
-        fields.set("spread", mark.spread);
-        fields.set("complete", mark.complete);
-        fields.set("interpolated", mark.interpolated);
+    // SAFETY: the buffer is writable, the name ends with a zero, and the structure lives as long as its meta. The safe ways
+    // allocate a copy of the name each time.
+    let fields = unsafe {
+        let mut meta = gst::ffi::gst_buffer_get_custom_meta(buffer.as_mut_ptr(), NAME.as_ptr());
+        if meta.is_null() {
+            meta = gst::ffi::gst_buffer_add_custom_meta(buffer.as_mut_ptr(), NAME.as_ptr());
+        }
+        let structure = if meta.is_null() { return } else { gst::ffi::gst_custom_meta_get_structure(meta) };
+        gst::StructureRef::from_glib_borrow_mut(structure)
     };
-    if let Ok(mut meta) = CustomMeta::from_mut_buffer(buffer, NAME) {
-        fill(&mut meta);
-    } else if let Ok(mut meta) = CustomMeta::add(buffer, NAME) {
-        fill(&mut meta);
-    }
+    fields.set(gstr!("set-id"), mark.id);
+    fields.set(gstr!("spread"), mark.spread);
+    fields.set(gstr!("complete"), mark.complete);
+    fields.set(gstr!("interpolated"), mark.interpolated);
 }
 
 /// The event that says it where there are no custom metas.

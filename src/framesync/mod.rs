@@ -30,8 +30,12 @@
 //! stream's own is placed at its least arrival if it is live, else at running time 0. `offset` is added, also while
 //! running.
 //!
+//! Running times of a live stream that lie more than 10 s from its arrivals are no relatives either.
+//!
 //! The segment that goes out is in TIME, from 0 (later where DTS begins below that); stream time is that of the first
-//! buffer.
+//! buffer, and a new one goes out where upstream's says something else. Its rate is 1: another rate is applied to stamps and
+//! durations, and said as applied rate. Sound is not stretched for it, nor resampled for drift. Played backwards, decoded
+//! frames pass as others do; seeks backwards are refused for encoded video.
 //!
 //! ## What is corrected
 //!
@@ -54,8 +58,9 @@
 //! upstream waits.
 //!
 //! Frames that are in no set are dropped, as are late ones. Not so in inter-coded streams (any encoded video that is
-//! not known to be intra only), which are marked, never dropped, repeated or reordered. When for long no frame finds
-//! another, `status` is `unlocked`, and frames pass in sets of their own.
+//! not known to be intra only), which are marked, never dropped, repeated or reordered, nor in sound, of which one buffer
+//! is in each set, or all with `policy=all-since`. When 64 frames in a row find no other, or come late, `status` is
+//! `unlocked`, and frames pass in sets of their own, or without.
 //!
 //! ## What receivers are told
 //!
@@ -81,8 +86,9 @@
 //! ## Latency and flow
 //!
 //! Live, LATENCY answers with `latency` on top of upstream's in `mode=align` (there with the most of all streams),
-//! and for streams that are not on running time already. Flushes, caps changes, EOS and errors concern their own
-//! stream. ALLOCATION is not answered: upstream takes buffers of its own.
+//! and for streams that are not on running time already. Streams that are not live wait for live ones. Flushes, caps
+//! changes, EOS, SEGMENT_DONE and errors concern their own stream: a loop waits for nobody, and what nobody takes goes on
+//! once it is linked. ALLOCATION and DRAIN are answered with no: upstream takes buffers of its own.
 //!
 //! ## Example
 //!
@@ -98,6 +104,7 @@ use gst::glib;
 use gst::prelude::*;
 
 mod align;
+mod bell;
 mod imp;
 mod input;
 mod mark;

@@ -2,8 +2,8 @@
 //! on the timeline that all streams share.
 //!
 //! Times since 1970 or 1900 get the same addend in all streams, fixed by the first buffer of any of them: equal
-//! stamps come out equal. A live stream whose times lie too far from its arrivals by then has another idea of what
-//! time it is: it is placed by its own arrivals and called unrelated.
+//! stamps come out equal. A live stream whose times, or running times, lie too far from its arrivals by then has another
+//! idea of what time it is: it is placed by its own arrivals and called unrelated.
 
 use super::settings::{OutlierPolicy, Source, StreamSettings};
 use super::stamps::{BIAS, Carried};
@@ -57,6 +57,8 @@ pub struct Placer {
     /// Of lines before.
     epochs: u32,
     unrelated: bool,
+    /// By how much frames come later than they were taken, as upstream says.
+    delay: Ns,
     /// Out less what PTS said.
     apart: Ns,
 }
@@ -98,7 +100,7 @@ impl Placer {
     pub fn new(settings: &StreamSettings, live: bool, order: Order) -> Self {
         let config = Config::new(settings, live, order);
         let reading = config.reading();
-        Self { config, reading, floor: None, epochs: 0, unrelated: false, apart: Ns::ZERO }
+        Self { config, reading, floor: None, epochs: 0, unrelated: false, delay: Ns::ZERO, apart: Ns::ZERO }
     }
 
     /// Takes over changed settings; what went out already is never gone below.
@@ -110,6 +112,10 @@ impl Placer {
             self.reading = config.reading();
             self.unrelated = false;
         }
+    }
+
+    pub fn set_delay(&mut self, delay: Ns) {
+        self.delay = delay;
     }
 
     /// `shared` is the addend of times since 1970, once a stream has fixed it. The answer comes with the format if it
@@ -141,6 +147,8 @@ impl Placer {
             Reading::Decided { source, line, zero } => {
                 let format = line.format();
                 let (pts, dts) = carried.stamps(*source, format);
+                let sane = |raw: &u64| format.is_sane(*raw);
+                let (pts, dts) = (pts.filter(sane), dts.filter(sane));
                 let placed = line.push(Stamped { pts, dts, arrival });
                 let unstamped = pts.is_none() && dts.is_none() && zero.is_none();
                 let key = placed.dts.unwrap_or(placed.pts);
@@ -149,17 +157,17 @@ impl Placer {
                     // By arrival already.
                     Ns::ZERO
                 } else {
-                    *zero.get_or_insert_with(|| match format.epoch {
-                        Epoch::Pipeline if *source == Source::Pts && format == Format::PIPELINE => Ns(-BIAS),
-                        Epoch::Pipeline => Ns::ZERO,
-                        Epoch::StreamStart if self.config.live => Ns::ZERO,
-                        Epoch::StreamStart => begin - key,
-                        Epoch::Unix | Epoch::Ntp => {
-                            let own = if self.config.live { arrival - key } else { begin - key };
-                            let zero = *shared.get_or_insert(own);
-                            self.unrelated = self.config.live && (own - zero).abs() > UNRELATED;
-                            if self.unrelated { own } else { zero }
-                        }
+                    *zero.get_or_insert_with(|| {
+                        let own = if self.config.live { arrival - key } else { begin - key };
+                        let common = match format.epoch {
+                            Epoch::Pipeline if *source == Source::Pts && format == Format::PIPELINE => Ns(-BIAS),
+                            Epoch::Pipeline => Ns::ZERO,
+                            Epoch::StreamStart if self.config.live => return Ns::ZERO,
+                            Epoch::StreamStart => return own,
+                            Epoch::Unix | Epoch::Ntp => *shared.get_or_insert(own),
+                        };
+                        self.unrelated = self.config.live && (own - common).abs() > UNRELATED + self.delay;
+                        if self.unrelated { own } else { common }
                     })
                 };
                 Place {

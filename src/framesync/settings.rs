@@ -307,6 +307,8 @@ pub struct Settings {
     pub max_held_buffers: u32,
     pub snap: bool,
     pub streams: StreamSettings,
+    /// Counts changes, also of what pads have of their own.
+    pub generation: u64,
 }
 
 impl Default for Settings {
@@ -322,6 +324,7 @@ impl Default for Settings {
             max_held_buffers: 256,
             snap: false,
             streams: StreamSettings::default(),
+            generation: 1,
         }
     }
 }

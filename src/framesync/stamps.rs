@@ -24,7 +24,9 @@ pub struct Carried {
 
 /// Running time of a stamp in this segment, also where the segment has not begun.
 pub fn running(segment: Option<&gst::FormattedSegment<gst::ClockTime>>, stamp: gst::ClockTime) -> Ns {
-    let Some(segment) = segment else { return Ns::from(stamp.nseconds()) };
+    // Backwards from nowhere is no place either.
+    let placed = segment.filter(|segment| segment.rate() > 0.0 || segment.stop().is_some());
+    let Some(segment) = placed else { return Ns::from(stamp.nseconds()) };
     match segment.to_running_time_full(stamp) {
         Some(gst::Signed::Positive(time)) => Ns::from(time.nseconds()),
         Some(gst::Signed::Negative(time)) => Ns::ZERO - Ns::from(time.nseconds()),
@@ -48,7 +50,11 @@ impl Carried {
             (Source::MetaField, Some(path)) => field(buffer, path),
             _ => None,
         };
-        let running = |stamp: Option<gst::ClockTime>| stamp.map(|stamp| biased(running(segment, stamp)));
+        // Played backwards, frames begin with their end.
+        let backwards = segment.is_some_and(|segment| segment.rate() < 0.0);
+        let length = buffer.duration().filter(|_| backwards).unwrap_or(gst::ClockTime::ZERO);
+        let running =
+            |stamp: Option<gst::ClockTime>| stamp.map(|stamp| biased(running(segment, stamp.saturating_add(length))));
         Self {
             pts: buffer.pts().map(gst::ClockTime::nseconds),
             dts: buffer.dts().map(gst::ClockTime::nseconds),
@@ -97,12 +103,26 @@ fn field(_buffer: &gst::BufferRef, _path: &str) -> Option<u64> {
     None
 }
 
-/// Whether frames depend on others, so that none may be left out or repeated. Encoded video that is not known to be
-/// intra only counts as that, also in packets.
-pub fn is_inter_coded(caps: &gst::CapsRef) -> bool {
-    const INTRA: [&str; 4] = ["video/x-raw", "video/x-bayer", "video/x-prores", "video/x-dnxhd"];
-    caps.structure(0).is_some_and(|s| {
-        let name = s.name().as_str();
-        name == "application/x-rtp" || name.starts_with("video/") && !INTRA.contains(&name)
-    })
+/// How buffers of a stream depend on each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Content {
+    /// Each for itself: may be left out, or given again.
+    #[default]
+    Frames,
+    /// In order, but each is missed where it is left out: sound.
+    Continuous,
+    /// On others, and not in their order. Encoded video that is not known to be intra only counts as that, also in packets.
+    InterCoded,
+}
+
+impl Content {
+    pub fn of(caps: &gst::CapsRef) -> Self {
+        const INTRA: [&str; 4] = ["video/x-raw", "video/x-bayer", "video/x-prores", "video/x-dnxhd"];
+        match caps.structure(0).map(|s| s.name().as_str()) {
+            Some("application/x-rtp") => Self::InterCoded,
+            Some(name) if name.starts_with("audio/") => Self::Continuous,
+            Some(name) if name.starts_with("video/") && !INTRA.contains(&name) => Self::InterCoded,
+            _ => Self::Frames,
+        }
+    }
 }

@@ -4,12 +4,19 @@
 //! Held are frames whose set is not known yet, and the events that came after them: nothing overtakes.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar};
+use std::sync::Arc;
 
+use gst::glib::translate::IntoGlib;
+
+use super::bell::Bell;
 use super::mark::{Mark, NO_SET};
 use super::placing::Placer;
-use super::settings::StreamSettings;
+use super::settings::{Fill, OutlierPolicy, Policy, StreamSettings};
+use super::stamps::Content;
 use crate::timeline::Ns;
+
+/// With that many items queued nothing is made up any more: downstream takes nothing.
+const FILLS: usize = 64;
 
 /// The two pads of a stream, and what their threads wait for.
 pub struct Port {
@@ -19,11 +26,11 @@ pub struct Port {
     pub sink: super::FrameSyncPad,
     pub src: gst::Pad,
     /// The task has something to do.
-    pub item: Condvar,
+    pub item: Bell,
     /// There is room, or no point in waiting for it.
-    pub room: Condvar,
+    pub room: Bell,
     /// The step of the task that was under way has ended.
-    pub idle: Condvar,
+    pub idle: Bell,
 }
 
 #[derive(Debug, Clone)]
@@ -85,13 +92,15 @@ pub struct Counters {
     pub interpolated: u64,
 }
 
-/// What the segment that goes out needs of the one that came in.
-#[derive(Debug, Clone, Copy)]
-pub struct SegmentFacts {
-    pub applied_rate: f64,
-    pub seqnum: gst::Seqnum,
-    /// Stream time less running time.
-    pub stream_time: Ns,
+/// The segment that goes out, as far as the one that came in has a say, and what is added to running time in it.
+#[derive(Debug, Default)]
+pub struct Outgoing {
+    /// As it came, with the number of its event.
+    pub came: Option<(gst::Event, gst::FormattedSegment<gst::ClockTime>)>,
+    /// None: nothing has gone out yet.
+    pub lift: Option<Ns>,
+    /// One has to go out before the next thing that has a time.
+    pub due: bool,
 }
 
 pub struct Stream {
@@ -105,13 +114,10 @@ pub struct Stream {
     pub blocked: bool,
     pub settings: Arc<StreamSettings>,
     pub segment: Option<gst::FormattedSegment<gst::ClockTime>>,
-    /// Of the event that brought it.
-    pub seqnum: Option<gst::Seqnum>,
-    pub facts: Option<SegmentFacts>,
     pub live: Option<bool>,
     /// Of what is upstream.
     pub upstream_latency: Ns,
-    pub inter_coded: bool,
+    pub content: Content,
     pub placer: Option<Placer>,
     /// The highest that was placed, of what rises.
     pub floor: Option<Ns>,
@@ -125,14 +131,24 @@ pub struct Stream {
     pub reordered: Vec<(Ns, u64)>,
     /// The highest stamp the matcher was given.
     pub matched: Option<Ns>,
+    /// Frames in a row that came late for their set.
+    pub late_in_row: u32,
     pub last: Option<Frame>,
+    /// The highest that left the sets, of what rises.
+    top: Option<Ns>,
     /// Something before the next frame is missing.
     pub discont: bool,
+    /// The last one that came was left out.
+    pub left_out: bool,
+    /// The highest PTS that was queued.
+    pub tail: Option<Ns>,
+    /// SEGMENT_DONE came: what comes next belongs to another round.
+    pub round_over: bool,
     pub has_caps: bool,
     pub counters: Counters,
     pub told: super::messages::Told,
-    /// Of the task: the segment that went out, and what is added to running time in it.
-    pub lift: Option<Ns>,
+    /// Of the task.
+    pub outgoing: Outgoing,
 }
 
 impl Stream {
@@ -146,11 +162,9 @@ impl Stream {
             blocked: false,
             settings: Arc::default(),
             segment: None,
-            seqnum: None,
-            facts: None,
             live: None,
             upstream_latency: Ns::ZERO,
-            inter_coded: false,
+            content: Content::default(),
             placer: None,
             floor: None,
             held: VecDeque::new(),
@@ -160,12 +174,17 @@ impl Stream {
             slot: None,
             reordered: Vec::new(),
             matched: None,
+            late_in_row: 0,
             last: None,
+            top: None,
             discont: false,
+            left_out: false,
+            tail: None,
+            round_over: false,
             has_caps: false,
             counters: Counters::default(),
             told: super::messages::Told::default(),
-            lift: None,
+            outgoing: Outgoing::default(),
         }
     }
 
@@ -173,13 +192,19 @@ impl Stream {
     pub fn reset(&mut self) {
         self.keep_sticky();
         self.matched = None;
+        self.late_in_row = 0;
         self.last = None;
+        self.top = None;
         self.placer = None;
         self.floor = None;
         self.segment = None;
-        self.facts = None;
-        self.lift = None;
+        self.outgoing = Outgoing::default();
+        // A flush takes it from all pads.
+        self.queue.retain(|item| !matches!(item, Item::Event(event) if event.type_() == gst::EventType::Segment));
         self.discont = false;
+        self.left_out = false;
+        self.tail = None;
+        self.round_over = false;
         self.slot = None;
         self.flow = Ok(gst::FlowSuccess::Ok);
     }
@@ -187,7 +212,9 @@ impl Stream {
     /// Nothing else can go out of what is here: what a pad keeps anyway goes when something can. A flush does not bring it
     /// again.
     pub fn keep_sticky(&mut self) {
-        let keep = |event: &gst::Event| event.is_sticky() && event.type_() != gst::EventType::Eos;
+        let keep = |event: &gst::Event| {
+            event.is_sticky() && (self.phase != Phase::Flushing || event.type_() != gst::EventType::Eos)
+        };
         self.queue.retain(|item| matches!(item, Item::Event(event) if keep(event)));
         for entry in std::mem::take(&mut self.held) {
             if let Entry::Event(event) = entry
@@ -197,8 +224,33 @@ impl Stream {
                 self.queue.push_back(Item::Event(event));
             }
         }
+        self.keep_newest();
         self.frames_held = 0;
         self.reordered.clear();
+    }
+
+    /// A pad keeps one of each kind, and of each name where there are several, in the order of kinds.
+    fn keep_newest(&mut self) {
+        let name = |event: &gst::Event| {
+            let named = event.structure().filter(|_| event.type_().is_sticky_multi());
+            named.map(|fields| fields.name().to_string())
+        };
+        let same = |a: &Item, b: &Item| match (a, b) {
+            (Item::Event(a), Item::Event(b)) => a.type_() == b.type_() && name(a) == name(b),
+            _ => false,
+        };
+        let mut i = 0;
+        while i < self.queue.len() {
+            if self.queue.iter().skip(i + 1).any(|later| same(&self.queue[i], later)) {
+                self.queue.remove(i);
+            } else {
+                i += 1;
+            }
+        }
+        self.queue.make_contiguous().sort_by_key(|item| match item {
+            Item::Event(event) => event.type_().into_glib(),
+            Item::Frame(..) | Item::Gap { .. } => i32::MAX,
+        });
     }
 
     /// Behind what is held.
@@ -233,7 +285,7 @@ impl Stream {
 
     /// What a frame without a set has for a fate.
     pub fn alone(&self) -> Fate {
-        if self.inter_coded { Fate::Out(None) } else { Fate::Dropped }
+        if self.content == Content::Frames { Fate::Dropped } else { Fate::Out(None) }
     }
 
     /// Moves everything that is decided to the queue. Says whether there was anything.
@@ -271,35 +323,91 @@ impl Stream {
         }
         let some = self.queue.len() > before;
         if some {
-            self.port.item.notify_all();
+            self.port.item.ring();
         }
         some
     }
 
     fn emit(&mut self, mut frame: Frame, mark: Option<Mark>) {
         frame.discont |= std::mem::take(&mut self.discont);
+        self.rise(&mut frame);
         let unset = Mark { id: NO_SET, spread: 0, complete: false, interpolated: true };
         let mark = match mark {
             Some(mark) => Some(Mark { interpolated: frame.interpolated, ..mark }),
             None => frame.interpolated.then_some(unset),
         };
-        if !self.inter_coded {
+        if self.repeats() {
             self.last = Some(frame.clone());
         }
+        self.tail = Some(self.tail.map_or(frame.pts, |tail| tail.max(frame.pts)));
         self.queue.push_back(Item::Frame(frame, mark));
+    }
+
+    /// Whether a frame may be asked for again. A reference that is kept costs a copy of the buffer when it is stamped.
+    fn repeats(&self) -> bool {
+        let again = self.settings.fill == Fill::Last || self.settings.policy == Policy::Nearest;
+        again && self.slot.is_some() && self.content == Content::Frames
+    }
+
+    /// The frame of a later set may be older than the time of the last set: stamps never go back for that.
+    fn rise(&mut self, frame: &mut Frame) {
+        if self.content != Content::Frames || self.settings.outlier_policy == OutlierPolicy::Pass {
+            return;
+        }
+        let key = frame.dts.unwrap_or(frame.pts);
+        let top = self.top.map_or(key, |top| top.max(key));
+        match &mut frame.dts {
+            Some(dts) => {
+                frame.pts += top - key;
+                *dts = top;
+            }
+            None => frame.pts = top,
+        }
+        self.top = Some(top);
     }
 
     /// Gives the last frame once more, in a later set.
     pub fn repeat(&mut self, mark: Mark, at: Ns) -> bool {
-        let allowed = !self.inter_coded && self.phase != Phase::Ended;
+        let allowed = self.repeats() && !self.is_over();
         let Some(mut frame) = self.last.clone().filter(|_| allowed) else { return false };
+        if self.queue.len() >= FILLS {
+            return true;
+        }
+        let at = self.not_before(at);
         let apart = at - frame.pts;
         frame.pts = at;
         frame.dts = frame.dts.map(|dts| dts + apart);
         frame.discont = false;
+        self.rise(&mut frame);
         self.queue.push_back(Item::Frame(frame, Some(Mark { interpolated: true, ..mark })));
-        self.port.item.notify_all();
+        self.port.item.ring();
         true
+    }
+
+    /// A GAP for a set that goes out without this stream.
+    pub fn leave_gap(&mut self, at: Ns, duration: Option<Ns>) {
+        let at = self.not_before(at);
+        let full = self.queue.len() >= FILLS;
+        match self.queue.back_mut() {
+            // Downstream takes nothing: one GAP says it all.
+            Some(Item::Gap { at: begin, duration: length }) if full => {
+                *length = Some(at - *begin + duration.unwrap_or(Ns::ZERO));
+            }
+            _ => self.queue.push_back(Item::Gap { at, duration }),
+        }
+        self.port.item.ring();
+    }
+
+    /// A time that is made up, not below what is queued.
+    fn not_before(&mut self, at: Ns) -> Ns {
+        let at = self.tail.map_or(at, |tail| tail.max(at));
+        self.tail = Some(at);
+        at
+    }
+
+    /// Nothing more comes, for now.
+    pub fn is_over(&self) -> bool {
+        self.phase == Phase::Ended || self.round_over
     }
 
     pub fn is_flushing(&self) -> bool {

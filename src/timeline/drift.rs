@@ -167,6 +167,11 @@ impl Drift {
         self.jitter += (above - self.jitter) / self.count.min(300.0);
     }
 
+    /// Whether the first second is over: from then on the least delay is known well enough.
+    pub fn has_level(&self) -> bool {
+        self.len > 0
+    }
+
     pub fn is_empty(&self) -> bool {
         self.origin.is_none()
     }

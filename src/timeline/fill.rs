@@ -107,6 +107,9 @@ fn places(span: Ns, cadence: Ns) -> i16 {
     rounded.clamp(i16::MIN.into(), i16::MAX.into()) as i16
 }
 
+/// When one lasts as long as that many, the clock stands still.
+const STANDS: i64 = 3;
+
 /// Spreads frames over ticks that many of them share.
 #[derive(Debug, Clone)]
 pub struct Coarse {
@@ -115,6 +118,8 @@ pub struct Coarse {
     /// The tick that was counted from, and frames since.
     counted: Option<(Ns, i64)>,
     cadence: Option<Ns>,
+    /// How long this tick has lasted.
+    within: Ns,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +131,7 @@ struct Last {
 impl Coarse {
     /// Frames share ticks of this length.
     pub fn new(tick: Ns) -> Self {
-        Self { tick: tick.max(Ns(1)), last: None, counted: None, cadence: None }
+        Self { tick: tick.max(Ns(1)), last: None, counted: None, cadence: None, within: Ns::ZERO }
     }
 
     /// Whether a tick has been seen to begin: before that nobody knows where in the first one its frames lie.
@@ -134,8 +139,9 @@ impl Coarse {
         self.counted.is_some()
     }
 
-    /// A stamp within its tick, above the one before. `cadence` of arrivals serves until ticks have been counted.
-    pub fn push(&mut self, stamp: Ns, cadence: Option<Ns>) -> Ns {
+    /// A stamp within its tick, above the one before. `cadence` of arrivals serves until ticks have been counted; `passed`
+    /// is the time since the one before, where arrival says something.
+    pub fn push(&mut self, stamp: Ns, cadence: Option<Ns>, passed: Option<Ns>) -> Ns {
         let usual = self.cadence.or(cadence).unwrap_or(Ns(self.tick.0 / 50)).max(Ns(1));
         let fine = match self.last {
             // A jump of the whole is for the classifier to judge.
@@ -146,8 +152,14 @@ impl Coarse {
             Some(last) => {
                 if stamp > last.tick {
                     self.count(stamp);
+                    self.within = Ns::ZERO;
                 }
-                (last.fine + usual).max(stamp).min(stamp + self.tick - Ns(1)).max(last.fine)
+                self.within += passed.unwrap_or(usual);
+                // A clock that stands still stops nobody.
+                let stands = self.within > Ns(self.tick.0.saturating_mul(STANDS));
+                let most = if stands { stamp + self.within } else { stamp + self.tick - Ns(1) };
+                let next = if stands { most } else { (last.fine + usual).max(stamp) };
+                next.min(most).max(last.fine)
             }
             None => stamp,
         };

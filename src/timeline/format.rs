@@ -152,6 +152,11 @@ impl Format {
         Self::PRESETS.iter().find(|(nick, _)| *nick == name).map(|(_, format)| *format)
     }
 
+    /// Whether this count, cut or not, is within 146 years of the epoch: beyond that nothing was taken, and nanoseconds end.
+    pub fn is_sane(self, raw: u64) -> bool {
+        self.wrap != Wrap::Never || self.time(raw.into()).abs() < Ns(1 << 62)
+    }
+
     /// The preset that this is, if it is one.
     pub fn nick(self) -> Option<&'static str> {
         Self::PRESETS.iter().find(|(_, format)| *format == self).map(|(nick, _)| *nick)

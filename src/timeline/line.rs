@@ -12,7 +12,7 @@ use super::Ns;
 use super::drift::{Drift, Estimate};
 use super::fill::{Coarse, Filled, Filler};
 use super::format::{Epoch, Format, Unwrapper};
-use super::outlier::{Classifier, Order, Verdict};
+use super::outlier::{Classifier, Order, SLOWEST, Verdict};
 use super::slew::Slew;
 use super::spread::Spread;
 
@@ -178,7 +178,7 @@ impl Line {
         let dts_apart = other(&self.unwrapper, stamped.dts);
         if let Some(coarse) = &mut self.coarse {
             let before = coarse.is_settled();
-            time = coarse.push(time, (spread > 0).then_some(Ns(spread)));
+            time = coarse.push(time, (spread > 0).then_some(Ns(spread)), self.config.live.then_some(passed));
             if !coarse.is_settled() {
                 self.unwrapper.accept(ticks, Some(arrival));
                 let key = self.rising(time - self.shift);
@@ -214,7 +214,10 @@ impl Line {
         self.notice_reordering(verdict);
 
         let cadence = self.classifier.cadence().unwrap_or(Ns(1));
-        let farthest = Ns::from_secs(10).max(Ns(cadence.0.saturating_mul(32)));
+        let farthest = match self.classifier.cadence() {
+            Some(cadence) => Ns::from_secs(10).max(Ns(cadence.0.saturating_mul(32))),
+            None => SLOWEST,
+        };
         let near = |apart: &Ns| key.1 && apart.abs() <= farthest;
         let pts = pts_apart.filter(near).map(|apart| key.0 + apart);
         let dts = dts_apart.filter(near).map(|apart| key.0 + apart);
@@ -359,7 +362,12 @@ impl Line {
             Epoch::StreamStart => self.drift.offset_at(key),
             _ => self.drift.lost_at(key),
         };
-        let correction = if anew { self.slew.begin(key, target) } else { self.slew.push(key, target) };
+        let settling = self.config.format.epoch == Epoch::StreamStart && !self.drift.has_level();
+        let correction = match (anew, settling) {
+            (true, _) => self.slew.begin(key, target),
+            (_, true) => self.slew.settle(key, target),
+            _ => self.slew.push(key, target),
+        };
         let dts = dts.map(|dts| dts + correction);
         Placed { pts: pts + correction, dts, verdict, filled, epoch: self.epoch, correction }
     }

@@ -15,7 +15,7 @@
 //!
 //! What live adds: at `latency` after its stamp the oldest frame waits no longer, and the set goes out with what is there; a
 //! frame that comes for a set that is out is late. A stream that has been silent for `stream_timeout` or has ended is not
-//! waited for. A stream that holds `max_held` frames makes the set go out too. `max_interval` bounds the distance from the
+//! waited for. A stream that holds `max_held` frames makes the set go out too, unless who sends it waits then. `max_interval` bounds the distance from the
 //! pivot: further apart frames are not of one moment, and go out in sets of their own if `min_streams` allows it.
 //!
 //! Streams with policy `Nearest` or `AllSince` ride along: they take no part in the choice.
@@ -44,6 +44,8 @@ struct Stream<T> {
     state: State,
     /// `Nearest`: the front one was in a set.
     used: bool,
+    /// `max_held` does not hold for it: who sends waits.
+    patient: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,7 @@ impl<T> Stream<T> {
             heard: Some(now),
             state: State::Running,
             used: false,
+            patient: false,
         }
     }
 
@@ -83,6 +86,9 @@ impl<T> Stream<T> {
         self.state == State::Running
     }
 }
+
+/// The frames of a stream around a pivot: the last at or below, the first above.
+type Around = (Option<Ns>, Option<Ns>);
 
 /// What the choice comes to.
 #[derive(Debug, Clone, Copy)]
@@ -110,11 +116,13 @@ pub struct Matcher<T> {
     tick: Option<i128>,
     /// Sets of one frame in a row while several streams ran.
     alone: u32,
+    /// Of the choice that is being made, lower ones in order.
+    around: Vec<Around>,
 }
 
 impl<T: Clone> Matcher<T> {
     pub fn new(config: MatcherConfig) -> Self {
-        Self { config, streams: Vec::new(), next_id: 0, tick: None, alone: 0 }
+        Self { config, streams: Vec::new(), next_id: 0, tick: None, alone: 0, around: Vec::new() }
     }
 
     /// A further stream; the answer is its number. `apart`: its frames are never closer than that (0: not known), which
@@ -133,11 +141,24 @@ impl<T: Clone> Matcher<T> {
         }
     }
 
+    /// Whether who sends waits when much is held: then no set goes out for it.
+    pub fn set_patient(&mut self, stream: usize, patient: bool) {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.patient = patient;
+        }
+    }
+
     /// Takes a stream away; its waiting frames come back.
     pub fn remove(&mut self, stream: usize) -> VecDeque<(Ns, T)> {
         let Some(stream) = self.streams.get_mut(stream) else { return VecDeque::new() };
         stream.state = State::Removed;
-        std::mem::take(&mut stream.waiting)
+        let waiting = std::mem::take(&mut stream.waiting);
+        // Of those that are left none has had a tick: time may have begun anew.
+        let mut left = self.streams.iter().filter(|stream| stream.state != State::Removed);
+        if left.all(|stream| stream.floor == Ns::MIN) {
+            self.tick = None;
+        }
+        waiting
     }
 
     pub fn set_config(&mut self, config: MatcherConfig) {
@@ -160,7 +181,8 @@ impl<T: Clone> Matcher<T> {
             return Push::Late(frame);
         }
         let most = self.config.max_held;
-        let oldest = if most > 0 && stream.waiting.len() >= most { stream.waiting.pop_front() } else { None };
+        let full = most > 0 && !stream.patient && stream.waiting.len() >= most;
+        let oldest = if full { stream.waiting.pop_front() } else { None };
         stream.waiting.push_back((stamp, frame));
         match oldest {
             Some((_, oldest)) => {
@@ -196,8 +218,9 @@ impl<T: Clone> Matcher<T> {
         self.tick = None;
         for stream in self.streams.iter_mut().filter(|stream| stream.state != State::Removed) {
             let (mut waiting, join, apart) = (std::mem::take(&mut stream.waiting), stream.join, stream.apart);
+            let patient = stream.patient;
             waiting.clear();
-            *stream = Stream { waiting, ..Stream::new(join, apart, now) };
+            *stream = Stream { waiting, patient, ..Stream::new(join, apart, now) };
         }
     }
 
@@ -255,15 +278,16 @@ impl<T: Clone> Matcher<T> {
         let Some(oldest) = self.oldest() else { return Step::Wait };
         let due = self.config.latency.is_some_and(|latency| oldest + latency <= now);
         let most = self.config.max_held;
-        let full =
-            most > 0 && self.streams.iter().any(|stream| stream.join == Join::One && stream.waiting.len() >= most);
+        let many = |stream: &Stream<T>| !stream.patient && stream.join == Join::One && stream.waiting.len() >= most;
+        let full = most > 0 && self.streams.iter().any(many);
         let forced = due || full;
         let Some(pivot) = self.pivot(forced) else { return Step::Wait };
-        let choice = self.choose(pivot, false);
         let by_reference = self.config.reference != Reference::None;
-        let best = || if by_reference { self.settled(pivot) } else { self.choose(pivot, true).spread >= choice.spread };
-        let ready = forced || self.followed(pivot) && best();
-        if !ready {
+        if !forced && !(self.followed(pivot) && (!by_reference || self.settled(pivot))) {
+            return Step::Wait;
+        }
+        let choice = self.choose(pivot, false);
+        if !forced && !by_reference && self.choose(pivot, true).spread < choice.spread {
             return Step::Wait;
         }
         self.emit(choice, set)
@@ -331,8 +355,8 @@ impl<T: Clone> Matcher<T> {
         self.config.max_interval.or(ticks).map(|most| most.max(Ns::ZERO))
     }
 
-    /// The frames of a stream around the pivot: the last at or below, the first above. With `hoped`, also the best that may come.
-    fn around(&self, stream: &Stream<T>, pivot: Ns, hoped: bool) -> (Option<Ns>, Option<Ns>) {
+    /// With `hoped`, also the best that may come.
+    fn around(&self, stream: &Stream<T>, pivot: Ns, hoped: bool) -> Around {
         let above = stream.waiting.partition_point(|(stamp, _)| *stamp <= pivot);
         let mut below = above.checked_sub(1).map(|i| stream.waiting[i].0);
         let mut beyond = stream.waiting.get(above).map(|(stamp, _)| *stamp);
@@ -348,29 +372,30 @@ impl<T: Clone> Matcher<T> {
     }
 
     /// The set of least span around the pivot; of equal ones the one that begins first.
-    fn choose(&self, pivot: Ns, hoped: bool) -> Choice {
-        let mut best: Option<Choice> = None;
-        // Each lower frame may be the first of the set.
-        let bounds = self.ones().filter_map(|stream| self.around(stream, pivot, hoped).0).chain([pivot]);
-        for bound in bounds {
-            let (mut first, mut last) = (pivot, pivot);
-            let mut whole = true;
-            for stream in self.ones() {
-                match self.around(stream, pivot, hoped) {
-                    (Some(below), _) if below >= bound => first = first.min(below),
-                    (_, Some(above)) => last = last.max(above),
-                    // Nothing else is there: with less than all it would be another set.
-                    (Some(_), None) => whole = false,
-                    (None, None) => {}
-                }
+    fn choose(&mut self, pivot: Ns, hoped: bool) -> Choice {
+        let mut around = std::mem::take(&mut self.around);
+        around.clear();
+        around.extend(self.ones().map(|stream| self.around(stream, pivot, hoped)));
+        // Those without a lower one come first: they give the upper one in any case.
+        around.sort_unstable();
+        let mut best = Choice { pivot, bound: Ns::MIN, spread: Ns::MAX };
+        let mut last = pivot;
+        // Each lower frame may be the first of the set, or the pivot; those below it give their upper one instead.
+        for (below, above) in around.iter().copied().chain([(Some(pivot), None)]) {
+            if let Some(bound) = below
+                && last - bound < best.spread
+            {
+                best = Choice { pivot, bound, spread: last - bound };
             }
-            let spread = last - first;
-            let better = best.is_none_or(|best| (spread, bound) < (best.spread, best.bound));
-            if whole && better {
-                best = Some(Choice { pivot, bound, spread });
+            match (below, above) {
+                (_, Some(above)) => last = last.max(above),
+                // Nothing else is there: with less than all it would be another set.
+                (Some(_), None) => break,
+                (None, None) => {}
             }
         }
-        best.unwrap_or(Choice { pivot, bound: Ns::MIN, spread: Ns::MAX })
+        self.around = around;
+        best
     }
 
     /// With a reference: whether nothing that may still come is nearer to it than what is there.

@@ -17,6 +17,8 @@ use super::spread::{MAD_TO_SIGMA, Spread};
 const REORDER: i64 = 16;
 /// Suspects that agree and make a jump.
 const CONFIRMED: u32 = 3;
+/// Without live arrival, frames this far apart may be a cadence that is not known yet: recordings of a frame in some minutes.
+pub const SLOWEST: Ns = Ns::from_secs(3600);
 /// Distances until a cadence is believed.
 const ENOUGH: usize = 4;
 
@@ -187,7 +189,7 @@ impl Classifier {
     /// Before a cadence is known: near to arrival, or near to the last one.
     fn judge_early(&self, step: Ns, passed: Ns) -> Verdict {
         let window = if self.order == Order::Decode { Ns::SECOND } else { Ns::ZERO };
-        let ahead = if self.live { passed + passed + Ns::SECOND } else { Ns::from_secs(10) };
+        let ahead = if self.live { passed + passed + Ns::SECOND } else { SLOWEST };
         match step {
             Ns::ZERO => Verdict::Duplicate,
             step if step < Ns::ZERO - Ns::SECOND => Verdict::Outlier,

@@ -2,7 +2,8 @@
 //!
 //! The correction changes only while stamps make progress: by at most `max_ppm` millionths of what the highest stamp
 //! has grown. As the limit lies below a million, a higher stamp always comes out higher, and frames that go back in
-//! presentation order keep their order. Only a new epoch sets it at once, and even then nothing comes out below what has.
+//! presentation order keep their order. Where a stream has just begun the limit is half a million: its first frame may have
+//! come very late, and at 2000 ppm 80 ms would take 40 s. Only a new epoch sets it at once, and even then nothing comes out below what has.
 
 use super::Ns;
 
@@ -32,12 +33,21 @@ impl Slew {
 
     /// The correction for this stamp, when it should be `target`.
     pub fn push(&mut self, stamp: Ns, target: Ns) -> Ns {
+        self.approach(stamp, target, self.max_ppm)
+    }
+
+    /// The same where `target` has just become known: as fast as order allows, unless no change is allowed at all.
+    pub fn settle(&mut self, stamp: Ns, target: Ns) -> Ns {
+        self.approach(stamp, target, if self.max_ppm > 0 { MOST_PPM } else { 0 })
+    }
+
+    fn approach(&mut self, stamp: Ns, target: Ns, max_ppm: u32) -> Ns {
         let Some(state) = &mut self.state else {
             return self.begin(stamp, target);
         };
         let grown = i128::from(stamp.0) - i128::from(state.highest.0);
         if grown > 0 {
-            let budget = grown * i128::from(self.max_ppm) + state.rest;
+            let budget = grown * i128::from(max_ppm) + state.rest;
             let most = Ns::from_i128(budget / 1_000_000);
             let wanted = target - state.correction;
             let step = Ns(wanted.0.clamp(most.0.saturating_neg(), most.0));

@@ -33,10 +33,14 @@ struct Camera {
 }
 
 impl Camera {
-    /// `None` on a machine without the packages for it, which `scripts/test` installs.
     fn start() -> Option<Self> {
+        Self::with(PICTURES)
+    }
+
+    /// `None` on a machine without the packages for it, which `scripts/test` installs.
+    fn with(pictures: &str) -> Option<Self> {
         let mut command = Command::new(path("tests/rtsp-server.py"));
-        let child = command.args(["--video", PICTURES]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let child = command.args(["--video", pictures]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let mut process = Process(child);
         let mut address = String::new();
         BufReader::new(process.0.stdout.take().unwrap()).read_line(&mut address).unwrap();
@@ -163,6 +167,107 @@ fn rtsp_to_two_serves_files_while_the_receiver_is_away() {
     let film = film();
     check("rtsp-to-two.sh, receiver", &film, &place.recordings(), server.demuxer(), lasted / 2);
     check("rtsp-to-two.sh, files", &film, &files(&directory), "matroskademux", lasted);
+}
+
+/// A ball that is where the time of day has it, in all cameras of a machine.
+const BALL: &str = "videotestsrc is-live=true pattern=ball motion=hsweep animation-mode=wall-time \
+    ! video/x-raw,format=I420,width=640,height=360,framerate=30/1 \
+    ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=30 threads=1 bitrate=2000 ! h264parse";
+
+/// Where the ball is, in the left or the right half of a grey picture; none without one.
+fn ball(picture: &[u8], left: usize) -> Option<f64> {
+    let bright = picture.chunks_exact(1280).flat_map(|row| row[left..left + 640].iter().enumerate());
+    let (sum, count) =
+        bright.filter(|(_, grey)| **grey > 128).fold((0, 0), |(sum, count), (x, _)| (sum + x, count + 1));
+    (count > 100).then(|| sum as f64 / count as f64)
+}
+
+#[test]
+fn two_cameras_are_side_by_side_at_the_same_moment() {
+    let (Some(one), Some(two)) = (Camera::with(BALL), Camera::with(BALL)) else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let file = temp.path().join("pictures");
+    let sink = format!("videoconvert ! video/x-raw,format=GRAY8 ! filesink buffer-mode=2 location={}", file.display());
+    let mut command = Command::new(path("examples/two-cameras-side-by-side.sh"));
+    command.args([&one.address, &two.address, &sink]).stdin(Stdio::null());
+    let mut sender = Sender::run("two-cameras-side-by-side.sh", temp.path(), command);
+    let size = 1280 * 360;
+    let both = || {
+        let pictures = std::fs::read(&file).unwrap_or_default();
+        let places = pictures.chunks_exact(size).map(|picture| (ball(picture, 0), ball(picture, 640)));
+        places.filter_map(|(left, right)| left.zip(right)).collect::<Vec<_>>()
+    };
+    sender.until("pictures of both cameras are there", PATIENCE, |_| both().len() >= 60);
+    sender.interrupt();
+    sender.finish(PATIENCE);
+    let mut apart: Vec<f64> = both().iter().map(|(left, right)| (left - right).abs()).collect();
+    let mut steps: Vec<f64> = both().windows(2).map(|pair| (pair[1].0 - pair[0].0).abs()).collect();
+    apart.sort_by(f64::total_cmp);
+    steps.sort_by(f64::total_cmp);
+    let (apart, step) = (apart[apart.len() / 2], steps[steps.len() / 2]);
+    println!("the ball moves {step:.1} pixels a picture, and is {apart:.1} pixels apart in the two");
+    assert!(step > 1.0 && apart <= 1.5 * step, "{apart} pixels apart, {step} a picture");
+}
+
+#[test]
+fn cameras_reach_a_muxer_in_sets() {
+    let script = path("examples/cameras-to-nvstreammux.sh");
+    let printed = Command::new(&script).args(["--print", "rtsp://a/1", "rtsp://a/2", "rtsp://a/3"]).output().unwrap();
+    let line = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
+    assert!(line.starts_with("gst-launch-1.0 ") && line.contains("nvstreammux name=muxer batch-size=3"), "{line}");
+    assert!((0..3).all(|camera| line.contains(&format!("muxer.sink_{camera} "))), "{line}");
+
+    let (Some(one), Some(two)) = (Camera::start(), Camera::start()) else { return };
+    let temp = tempfile::tempdir().unwrap();
+    let mut command = Command::new(script);
+    command
+        .args(["--try", &one.address, &two.address])
+        .env("REST", "fakesink name=rest silent=false")
+        .stdin(Stdio::null());
+    command.env("VERBOSE", "yes");
+    let mut sender = Sender::run("cameras-to-nvstreammux.sh", temp.path(), command);
+    // One line for each buffer, with its PTS: those of a set have the same.
+    let pairs = |sender: &Sender| {
+        let mut times = std::collections::HashMap::new();
+        let output = sender.output();
+        for line in output.lines().filter(|line| line.contains("chain   ***")) {
+            let time = line.split_once("pts: ").and_then(|(_, rest)| rest.split(',').next()).unwrap_or("none");
+            *times.entry(time.to_string()).or_insert(0) += 1;
+        }
+        (times.values().filter(|count| **count == 2).count(), times.len())
+    };
+    sender.until("both cameras are at the muxer", PATIENCE, |sender| pairs(sender).0 >= 30);
+    sender.interrupt();
+    sender.finish(PATIENCE);
+}
+
+#[test]
+fn drift_is_plotted_and_told() {
+    let built = std::env::current_exe().unwrap().with_file_name("../examples/drift-plot");
+    assert!(built.exists(), "{} is not there; build it with 'cargo build --release --examples'", built.display());
+    let temp = tempfile::tempdir().unwrap();
+    let picture = temp.path().join("drift.png");
+    let mut command = Command::new(built);
+    command.args(["--seconds", "120", "--drift", "-100,150", "--output"]).arg(&picture).stdin(Stdio::null());
+    let output = Sender::run("drift-plot", temp.path(), command).finish(PATIENCE);
+    let told: Vec<(f64, f64)> = output
+        .lines()
+        .filter_map(|line| {
+            let (drift, truth) = line.split_once(": drift ")?.1.split_once(" (it is ")?;
+            Some((drift.split(' ').next()?.parse().ok()?, truth.split(' ').next()?.parse().ok()?))
+        })
+        .collect();
+    assert_eq!(told.len(), 2, "{output}");
+    assert!(told.iter().all(|(drift, truth)| (drift - truth).abs() < 10.0), "{told:?}");
+
+    let decoder = png::Decoder::new(BufReader::new(std::fs::File::open(picture).unwrap()));
+    let mut reader = decoder.read_info().unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert!(info.width >= 800 && info.height >= 600, "{info:?}");
+    let ink = pixels.chunks_exact(3).filter(|pixel| pixel.iter().any(|value| *value < 128)).count();
+    assert!(ink > 5000, "{ink} pixels of ink");
 }
 
 /// An application: while its receiver is away it is asked for the last seconds.

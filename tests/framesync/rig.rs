@@ -1,13 +1,15 @@
 //! A `framesync` between pads of the test, on a clock of the test: what comes out is seen event by event.
 
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
 use super::common;
 
 pub const MS: u64 = 1_000_000;
+/// How often alarms are looked at while nothing comes.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// What left a source pad.
 #[derive(Debug)]
@@ -43,6 +45,9 @@ pub struct Port {
     /// The element's own.
     pub pad: gst::Pad,
     pub out: Receiver<Out>,
+    clock: gst_check::TestClock,
+    /// Events that went upstream.
+    pub up: Receiver<gst::Event>,
 }
 
 pub struct Rig {
@@ -83,16 +88,24 @@ impl Rig {
     }
 
     pub fn pads(&self) -> Port {
+        self.pads_of(self.live, 0, None)
+    }
+
+    /// What upstream answers to LATENCY, in ms.
+    pub fn pads_of(&self, live: bool, least: u64, most: Option<u64>) -> Port {
         let pad = self.element.request_pad_simple("sink_%u").unwrap();
-        let (live, src) = (self.live, pad.name().replace("sink", "src"));
+        let src = pad.name().replace("sink", "src");
+        let ms = gst::ClockTime::from_mseconds;
+        let (to_up, up) = channel();
         let peer = gst::Pad::builder(gst::PadDirection::Src)
             .query_function(move |pad, parent, query| match query.view_mut() {
                 gst::QueryViewMut::Latency(latency) => {
-                    latency.set(live, gst::ClockTime::ZERO, gst::ClockTime::NONE);
+                    latency.set(live, ms(least), most.map(ms));
                     true
                 }
                 _ => gst::Pad::query_default(pad, parent, query),
             })
+            .event_function(move |_, _, event| to_up.send(event).is_ok())
             .build();
         let (sender, out) = channel();
         let events = sender.clone();
@@ -109,25 +122,25 @@ impl Rig {
         peer.set_active(true).unwrap();
         self.element.static_pad(&src).unwrap().link(&sink).unwrap();
         peer.link(&pad).unwrap();
-        Port { src: peer, sink, pad, out }
+        Port { src: peer, sink, pad, out, clock: self.clock.clone(), up }
     }
 
     pub fn at(&self, ms: u64) {
-        self.clock.set_time(gst::ClockTime::from_mseconds(ms));
+        self.at_ns(ms * MS);
+    }
+
+    pub fn at_ns(&self, ns: u64) {
+        self.clock.set_time(gst::ClockTime::from_nseconds(ns));
     }
 
     /// Lets the alarms of the clock ring that are due by then.
     pub fn ring(&self, ms: u64) {
-        let until = gst::ClockTime::from_mseconds(ms);
-        while let Some(next) = self.clock.peek_next_pending_id().map(|id| id.time()) {
-            if next > until {
-                break;
-            }
-            if self.clock.time() < next {
-                self.clock.set_time(next);
-            }
-            self.clock.process_next_clock_id();
-        }
+        self.ring_ns(ms * MS);
+    }
+
+    pub fn ring_ns(&self, ns: u64) {
+        let until = gst::ClockTime::from_nseconds(ns);
+        ring_until(&self.clock, until);
         if self.clock.time() < until {
             self.clock.set_time(until);
         }
@@ -135,6 +148,18 @@ impl Rig {
 
     pub fn message(&self, name: &str) -> gst::Structure {
         common::message(&self.bus, name)
+    }
+}
+
+fn ring_until(clock: &gst_check::TestClock, until: gst::ClockTime) {
+    while let Some(next) = clock.peek_next_pending_id().map(|id| id.time()) {
+        if next > until {
+            break;
+        }
+        if clock.time() < next {
+            clock.set_time(next);
+        }
+        clock.process_next_clock_id();
     }
 }
 
@@ -165,8 +190,19 @@ impl Port {
     }
 
     pub fn push_with(&self, pts: Option<u64>, dts: Option<u64>) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.push_number(0, pts, dts)
+    }
+
+    /// With a number to be known by.
+    pub fn push_number(
+        &self,
+        number: u64,
+        pts: Option<u64>,
+        dts: Option<u64>,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let mut buffer = gst::Buffer::from_slice([1u8; 4]);
         let inner = buffer.make_mut();
+        inner.set_offset(number);
         inner.set_pts(pts.map(gst::ClockTime::from_nseconds));
         inner.set_dts(dts.map(gst::ClockTime::from_nseconds));
         self.src.push(buffer)
@@ -181,7 +217,15 @@ impl Port {
     }
 
     pub fn next(&self) -> Out {
-        self.out.recv_timeout(common::PATIENCE).expect("nothing comes out")
+        let begun = Instant::now();
+        loop {
+            if let Ok(out) = self.out.recv_timeout(LOOK) {
+                return out;
+            }
+            assert!(begun.elapsed() < common::PATIENCE, "nothing comes out");
+            // An alarm that was set for what is past meanwhile rings at once with any clock but this.
+            ring_until(&self.clock, self.clock.time());
+        }
     }
 
     /// The next buffer, whatever events come before it.

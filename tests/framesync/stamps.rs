@@ -206,6 +206,23 @@ fn reference_metas_and_fields_of_custom_metas_are_sources() {
 }
 
 #[test]
+fn a_meta_field_that_is_not_named_is_warned_of() {
+    for (field, says) in [(None, "timestamp-field is not set"), (Some("camera-time"), "timestamp-field=camera-time")] {
+        let rig = Rig::new(true);
+        rig.element.set_property_from_str("timestamp-source", "meta-field");
+        rig.element.set_property("timestamp-field", field);
+        rig.play();
+        let port = rig.stream(RAW);
+        (0..2).for_each(|i| port.push_ms(40 * i));
+        let warning = rig.bus.pop_filtered(&[gst::MessageType::Warning]).expect("a warning");
+        let gst::MessageView::Warning(warning) = warning.view() else { unreachable!() };
+        assert!(warning.error().message().contains(says), "{}", warning.error());
+        assert!(rig.bus.pop_filtered(&[gst::MessageType::Warning]).is_none(), "once is enough");
+        port.buffer();
+    }
+}
+
+#[test]
 fn dts_below_zero_comes_out_in_order_below_pts() {
     let rig = Rig::new(false);
     rig.play();

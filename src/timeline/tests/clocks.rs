@@ -1,82 +1,24 @@
 //! Drift: estimates against the truth, and corrected stamps against when frames were taken.
 
+use super::streams::{self, FRAME, WindowedLow};
 use super::{Random, millis, percentile, recorded};
 use crate::timeline::Ns;
 use crate::timeline::drift::Drift;
 use crate::timeline::format::{Epoch, Format};
 use crate::timeline::line::{Line, LineConfig, Stamped};
 
-const FRAME: f64 = 1e9 / 30.0;
 const SEEDS: u64 = 12;
 
-/// Frames of a camera: when they were taken, what they say, when they come.
+/// When a frame was taken, what it says, when it comes.
 struct Frame {
     taken: Ns,
     stamp: Ns,
     arrival: Ns,
 }
 
-/// 30 fps; a second takes `ppm` longer than the sender says; exponential jitter; 2 % are lost.
 fn camera(seed: u64, ppm: f64, jitter: f64, seconds: f64) -> impl Iterator<Item = Frame> {
-    let mut random = Random::new(seed);
-    let mut last = Ns::ZERO;
-    (0..(seconds * 30.0) as i64).filter_map(move |i| {
-        let taken = 1e9 + i as f64 * FRAME;
-        let stamp = (taken - 1e9) / (1.0 + ppm * 1e-6);
-        // TCP and jitter buffers keep the order.
-        let arrival = Ns::from_f64(taken + random.exponential(jitter * 1e6)).max(last);
-        last = arrival;
-        let lost = random.chance(0.02);
-        (!lost).then_some(Frame { taken: Ns::from_f64(taken), stamp: Ns::from_f64(stamp), arrival })
-    })
-}
-
-/// The filter of rtpjitterbuffer, from its description (Fober, Orlarey, Letz, "Real time clock skew estimation over network
-/// delays", 2005): the least delay of a window of 512 packets, filled over two seconds at most, into a running average
-/// with weight 1/125; while the window fills, the average follows with the square of how full it is.
-#[derive(Default)]
-struct WindowedLow {
-    base: Option<(Ns, Ns)>,
-    window: Vec<i64>,
-    position: usize,
-    filling: bool,
-    low: i64,
-    skew: i64,
-}
-
-impl WindowedLow {
-    fn push(&mut self, stamp: Ns, arrival: Ns) -> Ns {
-        let Some((stamp0, arrival0)) = self.base else {
-            self.base = Some((stamp, arrival));
-            self.filling = true;
-            return arrival;
-        };
-        let sent = stamp - stamp0;
-        let delta = (arrival - arrival0 - sent).0;
-        if self.filling {
-            if self.window.is_empty() {
-                self.skew = delta;
-                self.low = delta;
-            }
-            self.window.push(delta);
-            self.low = self.low.min(delta);
-            if sent >= Ns::from_secs(2) || self.window.len() >= 512 {
-                self.skew = self.low;
-                self.filling = false;
-            } else {
-                let time = sent.0 as f64 / 2e9;
-                let packets = self.window.len() as f64 / 512.0;
-                let share = time.max(packets).powi(2);
-                self.skew = (share * self.low as f64 + (1.0 - share) * self.skew as f64) as i64;
-            }
-        } else {
-            self.window[self.position] = delta;
-            self.position = (self.position + 1) % self.window.len();
-            self.low = *self.window.iter().min().unwrap();
-            self.skew = (self.low + 124 * self.skew) / 125;
-        }
-        arrival0 + sent + Ns(self.skew)
-    }
+    let shots = streams::camera(seed, ppm, jitter, seconds);
+    shots.map(|shot| Frame { taken: Ns(shot.taken), stamp: Ns(shot.stamp), arrival: Ns(shot.arrival) })
 }
 
 #[test]
@@ -104,7 +46,7 @@ fn drift_is_known_to_ten_ppm_after_a_minute_and_to_two_after_ten() {
                     last = placed.pts;
                     let error = (placed.pts - frame.taken).abs().as_f64() / 1e6;
                     errors.push(error);
-                    let peer_error = (peer.push(frame.stamp, frame.arrival) - frame.taken).abs().as_f64() / 1e6;
+                    let peer_error = (peer.push(frame.stamp.0, frame.arrival.0) - frame.taken.0).abs() as f64 / 1e6;
                     if frame.stamp >= Ns::from_secs(60) {
                         after_minute = after_minute.or(line.estimate());
                         late_errors.push(error);

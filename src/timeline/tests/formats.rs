@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::streams::{self, Counting};
 use super::{Random, millis};
 use crate::timeline::Ns;
 use crate::timeline::detect::{Detection, Detector};
@@ -9,12 +10,10 @@ use crate::timeline::format::{Epoch, Format, FormatError, Unit, Unwrapper, Wrap}
 use crate::timeline::line::{Line, LineConfig, Stamped};
 use crate::timeline::outlier::Verdict;
 
-const HALF_GOP: [i64; 8] = [0, 3, 1, 2, 6, 4, 5, 7];
-
 /// DTS and PTS of a stream with two B-frames, in ticks from the start: decode order.
 fn with_b_frames(i: i64, frame: f64) -> (i128, i128) {
-    let pts = i / 8 * 8 + HALF_GOP[(i % 8) as usize];
-    ((i as f64 * frame).round() as i128, ((pts + 2) as f64 * frame).round() as i128)
+    let (dts, pts) = streams::with_b_frames(i);
+    ((dts as f64 * frame).round() as i128, (pts as f64 * frame).round() as i128)
 }
 
 #[test]
@@ -183,37 +182,15 @@ proptest! {
     }
 }
 
-/// What a stream of 25 fps says and when it comes, in a format.
 fn video(format: Format, seed: u64, b_frames: bool, burst: bool, seconds: f64) -> Vec<(u64, Ns)> {
-    let mut random = Random::new(seed);
-    let per_second = f64::from(format.unit.denominator());
-    let origin = match (format.epoch, format.unit) {
-        (Epoch::Unix, _) => 1.6e9 + random.unit() * 2e8,
-        (Epoch::Pipeline, _) | (_, Unit::SECOND) => random.unit() * if random.chance(0.5) { 5.0 } else { 1e5 },
-        _ if random.chance(0.3) => (2f64.powi(format.wrap.bits() as i32)) / per_second - random.unit(),
-        _ => random.unit() * 2e4,
+    let counting = Counting {
+        per_second: format.unit.denominator(),
+        bits: format.wrap.bits(),
+        unix: format.epoch == Epoch::Unix,
+        low: format.epoch == Epoch::Pipeline || format.unit == Unit::SECOND,
     };
-    let jitter = [0.0, 1.0, 5.0, 20.0, 60.0][(random.bits() % 5) as usize];
-    let lost = [0.0, 0.02, 0.1][(random.bits() % 3) as usize];
-    let phase = random.unit() * 40.0;
-    let ahead = if burst { random.unit() * 3.0 } else { 0.0 };
-    let mut last = Ns::ZERO;
-    let frames = ((seconds + ahead) * 25.0) as i64;
-    let mut stamps = Vec::new();
-    for i in 0..frames {
-        let taken = i as f64 / 25.0;
-        // What was taken before we came arrives at once.
-        let came = (taken - ahead).max(taken * 0.002);
-        let place = if b_frames { i / 8 * 8 + HALF_GOP[(i % 8) as usize] } else { i };
-        let ticks = ((origin + place as f64 / 25.0) * per_second) as u128;
-        let bits = format.wrap.bits();
-        let raw = if bits == 0 { ticks as u64 } else { (ticks & ((1 << bits) - 1)) as u64 };
-        last = (millis(came * 1e3 + phase + random.exponential(jitter))).max(last);
-        if !random.chance(lost) {
-            stamps.push((raw, last));
-        }
-    }
-    stamps
+    let stamps = streams::video(counting, seed, b_frames, burst, seconds);
+    stamps.into_iter().map(|(raw, arrival)| (raw, Ns(arrival))).collect()
 }
 
 #[test]

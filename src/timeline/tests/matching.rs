@@ -1,5 +1,6 @@
 //! Sets: on recorded stamps with losses, jitter and drift; deadlines, policies, and streams that stop.
 
+use super::streams::{self, HARD, Trial, frames};
 use super::{Random, millis, recorded};
 use crate::timeline::Ns;
 use crate::timeline::format::{Epoch, Format};
@@ -8,69 +9,14 @@ use crate::timeline::matcher::{Join, Matcher, MatcherConfig, Push, Reference, Se
 
 const SEEDS: u64 = 10;
 
-#[derive(Clone, Copy)]
-struct Trial {
-    lost: f64,
-    /// Of depth: deviation of its stamps in ms, drift, and by how many ms it comes later.
-    noise: f64,
-    ppm: f64,
-    late: f64,
-    /// Both count 90 kHz, each from a zero of its own.
-    own_zero: bool,
-}
-
-const HARD: Trial = Trial { lost: 0.05, noise: 4.0, ppm: 500.0, late: 0.0, own_zero: false };
-
-/// A frame on its way: stream, which one, what it says, when it comes.
-struct Frame {
-    stream: usize,
-    index: usize,
-    raw: u64,
-    stamp: Ns,
-    arrival: Ns,
-}
-
-fn frames(pairs: &[[Ns; 2]], trial: Trial, seed: u64) -> (Vec<Frame>, usize) {
-    let mut random = Random::new(seed);
-    let mut frames = Vec::new();
-    let mut both = 0;
-    let mut last = [Ns::ZERO; 2];
-    let mut highest = Ns::MIN;
-    for (index, pair) in pairs.iter().enumerate() {
-        let kept = [!random.chance(trial.lost), !random.chance(trial.lost)];
-        both += usize::from(kept == [true, true]);
-        for stream in [0, 1] {
-            let taken = pair[stream];
-            let since = (taken - pairs[0][1]).as_f64();
-            let mut stamp = taken;
-            if stream == 1 {
-                stamp =
-                    pairs[0][1] + Ns::from_f64(since * (1.0 + trial.ppm * 1e-6)) + millis(random.normal(trial.noise));
-                stamp = stamp.max(highest + Ns(1_000_000));
-                highest = stamp;
-            }
-            let way = millis(5.0 + random.exponential(3.0) + if stream == 1 { trial.late } else { 0.0 });
-            last[stream] = last[stream].max(taken + way);
-            let zero = pairs[0][1] - Ns::from_secs([1000, 95_440][stream]);
-            let ticks = Format::HLS.unit.ticks(stamp - zero).rem_euclid(1 << 33);
-            let raw = if trial.own_zero { ticks as u64 } else { stamp.0 as u64 };
-            if kept[stream] {
-                frames.push(Frame { stream, index, raw, stamp, arrival: last[stream] });
-            }
-        }
-    }
-    frames.sort_by_key(|frame| frame.arrival);
-    (frames, both)
-}
-
 /// Share of the true pairs found, and share of the found that are true.
-fn score(pairs: &[[Ns; 2]], trial: Trial, seed: u64, config: MatcherConfig, corrected: bool) -> (f64, f64) {
+fn score(pairs: &[[i64; 2]], trial: Trial, seed: u64, config: MatcherConfig, corrected: bool) -> (f64, f64) {
     let (frames, both) = frames(pairs, trial, seed);
     let unix = Format { epoch: Epoch::Unix, ..Format::PIPELINE };
     let format = if trial.own_zero { Format::HLS } else { unix };
     let mut lines = [format, format].map(|format| Line::new(LineConfig { format, ..Default::default() }));
     let mut matcher = Matcher::new(config);
-    let start = frames[0].arrival;
+    let start = Ns(frames[0].arrival);
     (0..2).for_each(|_| {
         matcher.add(Join::One, Ns::ZERO, start);
     });
@@ -84,19 +30,20 @@ fn score(pairs: &[[Ns; 2]], trial: Trial, seed: u64, config: MatcherConfig, corr
         }
     };
     for frame in &frames {
-        let stamped = Stamped { pts: Some(frame.raw), dts: None, arrival: frame.arrival };
+        let arrival = Ns(frame.arrival);
+        let stamped = Stamped { pts: Some(frame.raw), dts: None, arrival };
         let placed = lines[frame.stream].push(stamped);
-        let stamp = if corrected { placed.pts } else { frame.stamp };
+        let stamp = if corrected { placed.pts } else { Ns(frame.stamp) };
         // What a timer would do before this frame comes.
-        while let Some(deadline) = matcher.deadline().filter(|deadline| *deadline < frame.arrival) {
+        while let Some(deadline) = matcher.deadline().filter(|deadline| *deadline < arrival) {
             let before = matcher.held(0) + matcher.held(1);
             collect(&mut matcher, deadline);
             if matcher.held(0) + matcher.held(1) == before {
                 break;
             }
         }
-        matcher.push(frame.stream, stamp, frame.index, frame.arrival);
-        collect(&mut matcher, frame.arrival);
+        matcher.push(frame.stream, stamp, frame.index, arrival);
+        collect(&mut matcher, arrival);
     }
     (0..2).for_each(|stream| matcher.end(stream));
     collect(&mut matcher, Ns::MAX);
@@ -105,7 +52,7 @@ fn score(pairs: &[[Ns; 2]], trial: Trial, seed: u64, config: MatcherConfig, corr
 
 #[test]
 fn pairs_of_two_sensors_are_found_through_losses_jitter_and_drift() {
-    let Some(pairs) = recorded("tum_fr3_office_assoc_rgb_depth.txt", [0, 2]) else { return };
+    let Some(pairs) = streams::recorded("tum_fr3_office_assoc_rgb_depth.txt", [0, 2]) else { return };
     let complete = MatcherConfig { min_streams: 0, ..Default::default() };
     let near = Some(millis(16.0));
     let live =
