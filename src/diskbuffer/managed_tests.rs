@@ -209,8 +209,8 @@ fn a_push_that_ends_while_it_is_held_for_a_failure_is_no_refusal() {
     let mut managed = Managed::playing(dir.path(), &[]);
     managed.rig.sink.hold_after(6);
     managed.push(0..8);
-    managed.rig.sink.wait_buffers(6);
-    until("a push is under way", || managed.element.progress().pushing_since.is_some());
+    managed.rig.sink.wait_held();
+    assert!(managed.element.progress().pushing_since.is_some());
     managed.element.hold(Some("no progress"));
     assert!(!managed.element.wait_until_idle(Duration::ZERO));
     // As a change to NULL does.

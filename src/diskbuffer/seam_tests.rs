@@ -63,7 +63,7 @@ fn sent_again_until(location: &Path, last: u64) -> Pair {
     pair.audio.sink.wait_buffers(8);
     pair.audio.wait_counted();
     pair.video.sink.wait_buffers((last - GOP) as usize);
-    until("the last is on its way", || pair.video.element.progress().pushing_since.is_some());
+    pair.video.sink.wait_held();
     for member in pair.members() {
         member.element.hold(None);
     }
@@ -238,7 +238,7 @@ fn sound_of_which_nothing_was_delivered_keeps_its_keyframe() {
         }
         pair.audio.sink.hold_after(0);
         pair.release();
-        until("sound waits", || pair.audio.element.progress().pushing_since.is_some());
+        pair.audio.sink.wait_held();
         pair.video.wait_counted();
         pair.fail();
         pair.release();

@@ -152,7 +152,7 @@ impl Pair {
         self.audio.wait_counted();
         self.audio.sink.hold_after(0);
         self.audio.push(8..13);
-        until("sound waits", || self.audio.element.progress().pushing_since.is_some());
+        self.audio.sink.wait_held();
         self.video.push(8..13);
         self.video.wait_counted();
     }

@@ -172,7 +172,8 @@ fn acknowledgements_overtake(persist: &str) {
     rig.sink.wait_buffers(30);
     rig.sink.hold_after(2);
     assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
-    rig.sink.wait_buffers(32);
+    rig.sink.wait_held();
+    assert_eq!(rig.sink.buffers().len(), 32);
     let positions = rig.sink.positions();
     until("it was sent", || acknowledge(&rig, positions[14]));
     rig.sink.release();

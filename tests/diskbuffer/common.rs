@@ -108,6 +108,8 @@ type Refuses = Box<dyn Fn(&gst::CapsRef) -> bool + Send>;
 struct Gate {
     /// Buffers that may pass; `None` for all.
     passes: Option<usize>,
+    /// The streaming thread waits at it.
+    held: bool,
     flushing: bool,
     answer: Option<gst::FlowError>,
 }
@@ -117,6 +119,13 @@ impl Sink {
     pub fn hold_after(&self, passes: usize) {
         self.gate.0.lock().unwrap().passes = Some(passes);
         self.gate.1.notify_all();
+    }
+
+    /// Until the streaming thread is held.
+    pub fn wait_held(&self) {
+        let gate = self.gate.0.lock().unwrap();
+        let waited = self.gate.1.wait_timeout_while(gate, PATIENCE, |gate| !gate.held).unwrap();
+        assert!(!waited.1.timed_out(), "nothing comes to be held");
     }
 
     pub fn release(&self) {
@@ -149,7 +158,12 @@ impl Sink {
                 return Err(gst::FlowError::Flushing);
             }
             match &mut gate.passes {
-                Some(0) => gate = self.gate.1.wait(gate).unwrap(),
+                Some(0) => {
+                    gate.held = true;
+                    self.gate.1.notify_all();
+                    gate = self.gate.1.wait(gate).unwrap();
+                    gate.held = false;
+                }
                 Some(n) => {
                     *n -= 1;
                     break;
