@@ -1,0 +1,189 @@
+//! Where shots begin: the decision from a few frames before and after.
+//!
+//! Frame t begins a shot if it and the two frames after it have little in common with the three before, beyond what is
+//! usual among neighbours here. Three questions, all asked of the compensated distance of [`score`](super::score):
+//!
+//! - `apart`: the least distance of a pair with one frame on each side, at most three frames from each other. A flash,
+//!   a broken frame, a strobe: the picture returns within three frames, some pair is close, no cut.
+//! - `usual`: the second largest distance of successive frames among the two steps before and the two after. Fast motion,
+//!   shaking, explosions, fades and dissolves change for several frames in a row; a single other event (a flash right after
+//!   the cut, a frame repeated on every second) counts for nothing. The idea of a neighbourhood is that of PySceneDetect's `AdaptiveDetector`
+//!   and of J. Yuan et al., "A Formal Study of Shot Boundary Detection", IEEE TCSVT 17(2), 2007.
+//! - The score is the part of the possible distance that is left beyond the usual: (apart - usual) / (1 - usual).
+//!
+//! The verdict on a frame comes when [`LOOK_AHEAD`] frames more are known. Shots of one or two frames are not told.
+
+use super::figures::{self, Figures};
+use super::picture::Picture;
+use super::sample::{Sample, Sampler};
+use super::score::{self, Motion, Texture};
+
+/// Frames after a frame that its verdict waits for: the latency of [`SceneDetector::push`].
+pub const LOOK_AHEAD: usize = 2;
+/// Frames before a frame that it is compared with.
+const LOOK_BACK: usize = 3;
+/// Frames compared with each other.
+const HELD: usize = LOOK_BACK + 1 + LOOK_AHEAD;
+/// Scores below that are only known to be below it: motion is not searched for in calm frames.
+pub const FLOOR: f32 = 0.15;
+pub const DEFAULT_THRESHOLD: f32 = 0.3;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SceneConfig {
+    /// Scores from here on are cuts, above 0 to 1.
+    pub threshold: f32,
+}
+
+impl Default for SceneConfig {
+    fn default() -> Self {
+        Self { threshold: DEFAULT_THRESHOLD }
+    }
+}
+
+/// What is known of a frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Verdict<M> {
+    /// What was pushed with the frame.
+    pub mark: M,
+    /// A new shot begins with this frame.
+    pub cut: bool,
+    /// 0 to 1: how much more the picture changes before this frame than it does around it.
+    pub score: f32,
+    pub figures: Figures,
+}
+
+#[derive(Debug, Clone)]
+struct Frame<M> {
+    mark: Option<M>,
+    sample: Sample,
+    texture: Texture,
+    figures: Figures,
+    /// Distance from the frame before.
+    step: f32,
+}
+
+/// One stream's detector. Memory is allocated when it is made, never again.
+#[derive(Debug)]
+pub struct SceneDetector<M> {
+    config: SceneConfig,
+    sampler: Box<Sampler>,
+    /// The last frames; frame n is at n modulo `HELD`.
+    frames: Box<[Frame<M>]>,
+    /// Frames seen since the last reset.
+    seen: u64,
+    /// Frames that have had their verdict since then.
+    judged: u64,
+    last_cut: Option<u64>,
+}
+
+impl<M: Copy> SceneDetector<M> {
+    pub fn new(config: SceneConfig) -> Self {
+        let frame =
+            || Frame { mark: None, sample: Sample::default(), texture: [0; score::BLOCKS], figures: Figures::default(), step: 0.0 };
+        Self {
+            config,
+            sampler: Box::new(Sampler::new()),
+            frames: (0..HELD).map(|_| frame()).collect(),
+            seen: 0,
+            judged: 0,
+            last_cut: None,
+        }
+    }
+
+    pub fn set_config(&mut self, config: SceneConfig) {
+        self.config = config;
+    }
+
+    /// Forgets what was before, for a discontinuity or new caps; frames without a verdict are lost unless drained.
+    pub fn reset(&mut self) {
+        self.seen = 0;
+        self.judged = 0;
+        self.last_cut = None;
+    }
+
+    /// Takes the next frame; returns the verdict on the frame [`LOOK_AHEAD`] frames before it.
+    pub fn push(&mut self, picture: &Picture, mark: M) -> Option<Verdict<M>> {
+        let now = self.seen;
+        let slot = slot(now);
+        let frame = &mut self.frames[slot];
+        frame.mark = Some(mark);
+        self.sampler.read(picture, &mut frame.sample);
+        score::texture(&frame.sample, &mut frame.texture);
+        let before = now.checked_sub(1);
+        let previous = before.map(|n| &self.frames[self::slot(n)].sample);
+        let figures = figures::of(&self.frames[slot].sample, previous);
+        let step = before.map_or(0.0, |n| self.step(n, now));
+        self.frames[slot].figures = figures;
+        self.frames[slot].step = step;
+        self.seen += 1;
+        if self.seen - self.judged > LOOK_AHEAD as u64 { self.judge() } else { None }
+    }
+
+    /// The verdict on the next frame that waits for one, with what is known; `None` when none waits. For the end of a
+    /// stream.
+    pub fn drain(&mut self) -> Option<Verdict<M>> {
+        if self.judged < self.seen { self.judge() } else { None }
+    }
+
+    fn judge(&mut self) -> Option<Verdict<M>> {
+        let at = self.judged;
+        self.judged += 1;
+        let score = self.score(at);
+        let free = self.last_cut.is_none_or(|cut| at - cut > LOOK_AHEAD as u64);
+        let cut = score >= self.config.threshold && free;
+        if cut {
+            self.last_cut = Some(at);
+        }
+        let frame = &self.frames[slot(at)];
+        Some(Verdict { mark: frame.mark?, cut, score, figures: frame.figures })
+    }
+
+    fn score(&self, at: u64) -> f32 {
+        if at == 0 {
+            return 0.0;
+        }
+        let usual = self.usual(at);
+        let beyond = |distance: f32| ((distance - usual) / (1.0 - usual)).max(0.0);
+        let mut apart = self.frames[slot(at)].step;
+        for (back, ahead) in PAIRS {
+            if beyond(apart) < FLOOR {
+                break;
+            }
+            let (Some(a), b) = (at.checked_sub(back), at + ahead) else { continue };
+            if b < self.seen {
+                apart = apart.min(self.distance(a, b, Motion::Search));
+            }
+        }
+        beyond(apart)
+    }
+
+    /// Second largest step about `at`, without the one that leads to it.
+    fn usual(&self, at: u64) -> f32 {
+        let (mut most, mut second) = (0.0f32, 0.0f32);
+        let first = at.saturating_sub(2).max(1);
+        for n in (first..self.seen.min(at + 3)).filter(|&n| n != at) {
+            let step = self.frames[slot(n)].step;
+            second = second.max(step.min(most));
+            most = most.max(step);
+        }
+        second
+    }
+
+    /// Distance of successive frames; motion is searched for where it matters.
+    fn step(&self, a: u64, b: u64) -> f32 {
+        let plain = self.distance(a, b, Motion::Ignore);
+        if plain < FLOOR { plain } else { self.distance(a, b, Motion::Search) }
+    }
+
+    fn distance(&self, a: u64, b: u64, motion: Motion) -> f32 {
+        let [a, b] = [a, b].map(|n| &self.frames[slot(n)]);
+        score::distance((&a.sample, &a.texture), (&b.sample, &b.texture), motion)
+    }
+}
+
+/// Frames before and after a frame that are compared, beside the step to it: likely returns first.
+const PAIRS: [(u64, u64); 5] = [(1, 1), (2, 0), (1, 2), (3, 0), (2, 1)];
+
+fn slot(frame: u64) -> usize {
+    (frame % HELD as u64) as usize
+}

@@ -1,0 +1,5 @@
+pub mod detector;
+pub mod figures;
+pub mod picture;
+pub mod sample;
+pub mod score;
