@@ -23,6 +23,9 @@ mod location;
 mod media;
 mod store;
 mod timeline;
+// What the element does not use yet.
+#[allow(dead_code, unused_imports)]
+mod windowing;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
