@@ -236,7 +236,7 @@ impl Port {
         self.begin_with(caps, &gst::FormattedSegment::<gst::ClockTime>::new());
     }
 
-    pub fn begin_with(&self, caps: &str, segment: &gst::FormattedSegment<impl gst::FormattedValueIntrinsic>) {
+    pub fn begin_with(&self, caps: &str, segment: &gst::FormattedSegment<impl gst::format::FormattedValueIntrinsic>) {
         assert!(self.peer.push_event(gst::event::StreamStart::new(self.sink.name().as_str())));
         assert!(self.peer.push_event(gst::event::Caps::new(&caps.parse().unwrap())));
         assert!(self.peer.push_event(gst::event::Segment::new(segment)));
