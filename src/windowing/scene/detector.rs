@@ -26,7 +26,7 @@ const LOOK_BACK: usize = 3;
 const HELD: usize = LOOK_BACK + 1 + LOOK_AHEAD;
 /// Scores below that are only known to be below it: motion is not searched for in calm frames.
 pub const FLOOR: f32 = 0.15;
-pub const DEFAULT_THRESHOLD: f32 = 0.3;
+pub const DEFAULT_THRESHOLD: f32 = 0.25;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SceneConfig {
@@ -159,7 +159,16 @@ impl<M: Copy> SceneDetector<M> {
                 apart = apart.min(self.distance(a, b));
             }
         }
-        beyond(apart)
+        let score = beyond(apart);
+        if score >= FLOOR && self.fades(at) { 0.0 } else { score }
+    }
+
+    /// A fade begins or ends here: one side is blank, the contrast of the other grows from it or falls to it.
+    fn fades(&self, at: u64) -> bool {
+        let sample = |n: u64| &self.frames[slot(n)].sample;
+        let grows = |from: u64, to: u64| score::contrast(sample(from), sample(to)).is_some_and(|gain| gain > GROWTH);
+        (score::is_blank(sample(at - 1)) && at + 2 < self.seen && grows(at, at + 2))
+            || (score::is_blank(sample(at)) && at >= 3 && grows(at - 1, at - 3))
     }
 
     /// Second largest change about `at`, without the one that leads to it.
@@ -214,6 +223,8 @@ impl<M: Copy> SceneDetector<M> {
     }
 }
 
+/// More contrast after two frames than that is a fade.
+const GROWTH: f32 = 1.25;
 const MEMORY: u64 = 6;
 const REPEATED: f32 = 0.01;
 

@@ -22,7 +22,9 @@ const CHROMA_WEIGHT: u32 = 2;
 const NOISE: u32 = 1;
 /// The residue of a block counts up to so many times its texture: a title or a wipe over part of the frame does not outweigh
 /// the rest.
-const MOST: u32 = 2;
+const MOST: u32 = 3;
+/// Texture counts up to so many times the mean: the edges of black bars are no texture of the picture.
+const RICH: u32 = 2;
 const BLOCK_NOISE: u32 = NOISE * CODE * (BLOCK_COLUMNS * BLOCK_ROWS) as u32;
 
 /// Correlation of luma from which on a change of light is considered.
@@ -95,9 +97,11 @@ pub enum Motion {
 }
 
 pub fn distance(a: (&Sample, &Texture), b: (&Sample, &Texture), motion: Motion) -> f32 {
-    let (mut left, mut all) = (0u64, 0u64);
     let both = |block: usize| u32::midpoint(a.1[block], b.1[block]);
-    let high = 2 * (0..BLOCKS).map(both).sum::<u32>() / BLOCKS as u32;
+    let high = RICH * (0..BLOCKS).map(both).sum::<u32>() / BLOCKS as u32;
+    // Residue and texture of blocks in which there is something to see.
+    let mut seen = [(0u32, 0u32); BLOCKS];
+    let mut count = 0;
     for (block, (x, y)) in blocks().enumerate() {
         let texture = both(block).min(high);
         let at = (x * BLOCK_COLUMNS, y * BLOCK_ROWS);
@@ -117,10 +121,17 @@ pub fn distance(a: (&Sample, &Texture), b: (&Sample, &Texture), motion: Motion) 
             }
         }
         let residue = (best.0 + chroma_residue(a.0, b.0, (x, y), best.1)).min(MOST * (texture + BLOCK_NOISE));
-        left += u64::from(residue);
-        all += u64::from(residue + texture + BLOCK_NOISE);
+        if residue + texture > BLOCK_NOISE / 2 {
+            seen[count] = (residue, texture + BLOCK_NOISE);
+            count += 1;
+        }
     }
-    left as f32 / all as f32
+    let seen = &mut seen[..count];
+    seen.sort_unstable_by(|a, b| (u64::from(a.0) * u64::from(b.1)).cmp(&(u64::from(b.0) * u64::from(a.1))));
+    let calm = &seen[..(count * 2).div_ceil(3)];
+    let (left, texture) = calm.iter().fold((0, 0), |sum, block| (sum.0 + block.0, sum.1 + block.1));
+    let blank = (BLOCKS / 8).saturating_sub(count) as u32 * BLOCK_NOISE;
+    if left == 0 { 0.0 } else { left as f32 / (left + texture + blank) as f32 }
 }
 
 /// Frame `a` under the light of frame `b`, if a change of light may be what happened between them: if the one is much
@@ -138,6 +149,20 @@ pub fn relight(a: &Sample, b: &Sample, into: (&mut Sample, &mut Texture)) -> boo
     true
 }
 
+/// Standard deviation of luma below which a frame is blank, in cells' units.
+const BLANK: f64 = CODE as f64;
+
+/// A frame of one colour: black, or the middle of a flash.
+pub fn is_blank(sample: &Sample) -> bool {
+    Fit::of(&sample.luma, &sample.luma).variance < BLANK * BLANK
+}
+
+/// How much more contrast `b` has than `a`, if it shows the same picture.
+pub fn contrast(a: &Sample, b: &Sample) -> Option<f32> {
+    let fit = Fit::of(&a.luma, &b.luma);
+    (fit.correlation >= ALIKE).then_some(fit.gain)
+}
+
 /// Line through the values of two planes.
 struct Fit {
     /// Means.
@@ -145,6 +170,8 @@ struct Fit {
     to: f32,
     gain: f32,
     correlation: f32,
+    /// Of the values it starts from.
+    variance: f64,
 }
 
 impl Fit {
@@ -169,7 +196,7 @@ impl Fit {
         let (gain, correlation) =
             if var_a > 0.0 && var_b > 0.0 { (cov / var_a, cov / (var_a * var_b).sqrt()) } else { (1.0, 0.0) };
         let mean = |sum: u64| (sum as f64 / count) as f32;
-        Self { from: mean(sum_a), to: mean(sum_b), gain: gain as f32, correlation: correlation as f32 }
+        Self { from: mean(sum_a), to: mean(sum_b), gain: gain as f32, correlation: correlation as f32, variance: var_a / count }
     }
 
     fn apply<const C: usize, const R: usize>(&self, a: &[[u16; C]; R], into: &mut [[u16; C]; R]) {
