@@ -11,7 +11,7 @@ use gst::prelude::*;
 use super::frames::{Kind, Seen};
 use super::line::{Frame, Incoming, Key, Line, Passing, Pending, Phase};
 use super::mapping::{Clockwork, Mapping};
-use super::settings::{Output, QualityPolicy, Settings, TimeBase};
+use super::settings::{LatePolicy, Output, QualityPolicy, Settings, TimeBase};
 use super::tell::{self, Ending, Opening};
 use crate::timeline::Ns;
 use crate::windowing::{ConfigError, Decision, Expected, Reason, StreamId, Windows};
@@ -87,6 +87,8 @@ impl Core {
             if line.stream.is_none() && (*of == key || line.port.sink.is_linked()) && line.phase == Phase::Running {
                 let stream = windows.add_stream();
                 line.stream = Some(stream);
+                windows.set_expected(stream, line.expected);
+                windows.set_reordered(stream, line.reordered);
                 if self.streams.len() <= stream.index() {
                     self.streams.resize(stream.index() + 1, *of);
                 }
@@ -105,6 +107,9 @@ impl Core {
         let Some((key, stream)) = first else { return };
         self.reference = Some(key);
         self.mapping.forget_segments();
+        if let Some(clockwork) = self.lines.get(&key).and_then(|line| line.clockwork) {
+            self.mapping.push(clockwork);
+        }
         if let Some(windows) = &mut self.windows {
             windows.set_reference(stream, &mut self.decisions);
         }
@@ -121,18 +126,22 @@ impl Core {
         if self.reference == Some(key) {
             self.reference = None;
             self.choose_reference();
-            let clockwork = self.reference.and_then(|key| self.lines.get(&key)).and_then(|line| line.clockwork);
-            if let Some(clockwork) = clockwork {
-                self.mapping.push(clockwork);
-            }
         }
         self.advance_all();
     }
 
     /// Tells the windows what came in, as far as everything needed is known.
     pub fn advance(&mut self, key: Key) {
-        let is_reference = self.reference == Some(key);
-        let placeable = is_reference || self.mapping.is_ready();
+        let placeable = self.reference == Some(key) || self.mapping.is_ready();
+        self.advance_as(key, placeable);
+    }
+
+    /// The same where the reference is waited for no longer: it may never come.
+    pub fn advance_alone(&mut self, key: Key) {
+        self.advance_as(key, true);
+    }
+
+    fn advance_as(&mut self, key: Key, placeable: bool) {
         while let Some(line) = self.lines.get_mut(&key) {
             match line.incoming.front() {
                 None | Some(Incoming::Frame(_, None)) => break,
@@ -217,11 +226,11 @@ impl Core {
                 }
             }
             View::Caps(caps) => {
+                line.expected = expected(caps.caps(), Kind::of(caps.caps()));
+                line.reordered = crate::media::keyframe::reorders(caps.caps());
                 if let (Some(stream), Some(windows)) = (stream, &mut self.windows) {
-                    let caps = caps.caps();
-                    let kind = Kind::of(caps);
-                    windows.set_expected(stream, expected(caps, kind));
-                    windows.set_reordered(stream, crate::media::keyframe::reorders(caps));
+                    windows.set_expected(stream, line.expected);
+                    windows.set_reordered(stream, line.reordered);
                 }
             }
             View::Gap(gap) => {
@@ -335,6 +344,8 @@ impl Core {
                     let Some(line) = self.line(stream) else { continue };
                     let Some(frame) = line.decided(serial) else { continue };
                     line.counters.late += u64::from(late);
+                    let late = late && self.settings.late_policy != LatePolicy::Count;
+                    let Some(line) = self.line(stream) else { continue };
                     if keep {
                         line.emit(Passing { frame, windows, late, discont: false });
                     } else {

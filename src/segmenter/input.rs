@@ -49,9 +49,11 @@ impl Segmenter {
         self.trigger_buffer(port.key, &look, &buffer);
         let looked = if windowed { look.look(&buffer) } else { None };
         let running = looked.zip(look.clockwork).map(|(looked, clockwork)| clockwork.running(looked.at));
-        drop(look);
 
         let mut core = self.core();
+        if windowed && core.lines.get(&port.key).is_some_and(|line| line.stream.is_none()) {
+            core.join(port.key);
+        }
         let line = core.lines.get_mut(&port.key).ok_or(gst::FlowError::Flushing)?;
         line.open()?;
         let frame = Frame { buffer, keyframe: looked.is_none_or(|looked| looked.keyframe), list, running };
@@ -60,10 +62,14 @@ impl Segmenter {
                 line.arrives(Incoming::Frame(frame, None));
                 if let Some(seen) = looked.known {
                     line.scored(seen);
+                    while let Some(seen) = look.more() {
+                        line.scored(seen);
+                    }
                 }
             }
             None => line.arrives(Incoming::Unwindowed(frame)),
         }
+        drop(look);
         core.advance(port.key);
         Ok(())
     }
@@ -83,7 +89,6 @@ impl Segmenter {
         if let Some(line) = core.lines.get_mut(&port.key) {
             line.live = Some(live);
         }
-        core.join(port.key);
         let any = core.lines.values().any(|line| line.live == Some(true));
         core.with_windows(|windows, _, _| windows.set_live(any));
     }
@@ -121,6 +126,11 @@ impl Segmenter {
             let flow = line.flow;
             if !is_full(line, &core, 1) {
                 return flow;
+            }
+            if line.ready.is_empty() && !line.busy && !line.incoming.is_empty() && !core.mapping.is_ready() {
+                // The reference, which would say where that lies, may wait for this stream.
+                core.advance_alone(port.key);
+                continue;
             }
             let starving = |other: &Line| {
                 other.port.key != port.key

@@ -208,7 +208,7 @@ fn keyframes_are_asked_for_at_starts_that_are_known_ahead_once_each() {
 
 #[test]
 fn windows_are_split_where_it_was_asked_for() {
-    let rig = Rig::new("strategy=keyframe duration=100000000000").play();
+    let rig = Rig::new("strategy=keyframe duration=0 min-duration=100000000000").play();
     let port = rig.main();
     port.begin(H264);
     let push = |pts: u64| {
