@@ -78,8 +78,13 @@ pub struct SceneDetector<M> {
 
 impl<M: Copy> SceneDetector<M> {
     pub fn new(config: SceneConfig) -> Self {
-        let frame =
-            || Frame { mark: None, sample: Sample::default(), texture: [0; score::BLOCKS], figures: Figures::default(), step: 0.0 };
+        let frame = || Frame {
+            mark: None,
+            sample: Sample::default(),
+            texture: [0; score::BLOCKS],
+            figures: Figures::default(),
+            step: 0.0,
+        };
         Self {
             config,
             sampler: Box::new(Sampler::new()),

@@ -42,8 +42,7 @@ pub fn texture(sample: &Sample, into: &mut Texture) {
         *texture = spread::<COLUMNS, BLOCK_COLUMNS>(rows, x * BLOCK_COLUMNS);
         for plane in &sample.chroma {
             let rows = &plane[y * CHROMA_BLOCK_ROWS..(y + 1) * CHROMA_BLOCK_ROWS];
-            *texture +=
-                CHROMA_WEIGHT * spread::<CHROMA_COLUMNS, CHROMA_BLOCK_COLUMNS>(rows, x * CHROMA_BLOCK_COLUMNS);
+            *texture += CHROMA_WEIGHT * spread::<CHROMA_COLUMNS, CHROMA_BLOCK_COLUMNS>(rows, x * CHROMA_BLOCK_COLUMNS);
         }
     }
 }
