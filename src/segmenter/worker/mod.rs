@@ -135,11 +135,6 @@ impl Workers {
         self.pool().end(id, event);
     }
 
-    /// What upstream is told; none without workers.
-    pub fn flow(&self) -> Option<Flow> {
-        self.pool().flow()
-    }
-
     // The pads' tasks.
 
     /// One step of the task of a worker.

@@ -1,10 +1,12 @@
 //! Worker pads as the element has them: pads that come and go, tasks, what the reference stream brings, warnings.
 
+use std::sync::Arc;
+
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::super::imp::{CAT, Segmenter};
-use super::super::line::{Key, Passing};
+use super::super::line::{Key, Passing, Port};
 use super::super::settings::WorkerPolicy;
 use super::super::tell::{Ending, Opening};
 use super::{Begun, Limits, Trouble, WorkerSettings};
@@ -65,16 +67,31 @@ impl Segmenter {
                 Self::catch_panic_pad_function(parent, || false, |imp| imp.worker_src_event(pad, index, event))
             })
             .query_function(move |pad, parent, query| {
-                Self::catch_panic_pad_function(parent, || false, |imp| imp.src_query(pad, Key::Main, query))
+                Self::catch_panic_pad_function(parent, || false, |imp| imp.worker_query(pad, query))
             })
             .iterate_internal_links_function(move |_pad, parent| {
                 let links = || gst::Iterator::from_vec(Vec::new());
                 Self::catch_panic_pad_function(parent, links, |imp| {
-                    let sink = imp.port(Key::Main).map(|port| port.sink.clone());
+                    let sink = imp.worker_stream().map(|port| port.sink.clone());
                     gst::Iterator::from_vec(sink.into_iter().collect())
                 })
             })
             .build()
+    }
+
+    /// The stream that workers get: the reference, or what will be.
+    pub(in crate::segmenter) fn worker_stream(&self) -> Option<Arc<Port>> {
+        let core = self.core();
+        let chosen = core.reference.and_then(|key| core.lines.get(&key));
+        let linked = || core.lines.values().find(|line| line.port.sink.is_linked());
+        chosen.or_else(linked).or(core.lines.get(&Key::Main)).map(|line| line.port.clone())
+    }
+
+    fn worker_query(&self, pad: &gst::Pad, query: &mut gst::QueryRef) -> bool {
+        match self.worker_stream() {
+            Some(port) => self.src_query(pad, port.key, query),
+            None => false,
+        }
     }
 
     fn worker_activatemode(
@@ -108,7 +125,8 @@ impl Segmenter {
     }
 
     fn worker_src_event(&self, pad: &gst::Pad, index: u32, event: gst::Event) -> bool {
-        if self.trigger_event(Key::Main, &event) {
+        let key = self.worker_stream().map_or(Key::Main, |port| port.key);
+        if self.trigger_event(key, &event) {
             return true;
         }
         if event.type_() == gst::EventType::Reconfigure && self.workers.reconfigure(index) {
