@@ -170,7 +170,7 @@ impl Frame {
 }
 
 /// What one stream, or all of them, had in a window.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Figures {
     pub frames: u32,
     pub keyframes: u32,
