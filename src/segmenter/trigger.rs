@@ -84,16 +84,20 @@ fn stream_of(text: &str) -> Option<Key> {
     }
 }
 
+fn named(text: &str) -> Result<Key, String> {
+    stream_of(text).ok_or_else(|| format!("'{text}' names no stream: use the name of a sink pad, such as sink_3"))
+}
+
 /// Streams as a list or an array of names or numbers, or as names with commas between them.
 fn streams_of(value: &glib::Value) -> Result<Vec<Key>, String> {
     let one = |value: &glib::Value| -> Result<Key, String> {
-        let text = value.get::<Option<String>>().ok().flatten();
         let number = || value.transform::<u32>().ok().and_then(|value| value.get::<u32>().ok());
-        let key = match &text {
-            Some(text) => stream_of(text),
-            None => number().map(Key::Further),
-        };
-        key.ok_or_else(|| format!("{value:?} names no stream: use the name of a sink pad, such as sink_3"))
+        match value.get::<Option<String>>().ok().flatten() {
+            Some(text) => named(&text),
+            None => number()
+                .map(Key::Further)
+                .ok_or_else(|| format!("{value:?} is neither a name nor a number of a stream")),
+        }
     };
     if let Ok(array) = value.get::<gst::ArrayRef>() {
         return array.as_slice().iter().map(|value| one(value)).collect();
@@ -102,11 +106,9 @@ fn streams_of(value: &glib::Value) -> Result<Vec<Key>, String> {
         return list.as_slice().iter().map(|value| one(value)).collect();
     }
     match value.get::<Option<String>>() {
-        Ok(text) => text
-            .iter()
-            .flat_map(|text| text.split(',').filter(|part| !part.trim().is_empty()))
-            .map(|part| stream_of(part).ok_or_else(|| format!("'{part}' names no stream: use the name of a sink pad")))
-            .collect(),
+        Ok(text) => {
+            text.iter().flat_map(|text| text.split(',')).filter(|part| !part.trim().is_empty()).map(named).collect()
+        }
         Err(_) => one(value).map(|key| vec![key]),
     }
 }
@@ -138,7 +140,7 @@ impl Asked {
 pub fn signals() -> Vec<glib::subclass::Signal> {
     vec![
         glib::subclass::Signal::builder("trigger")
-            .param_types([u64::static_type(), gst::Array::static_type(), String::static_type()])
+            .param_types([u64::static_type(), glib::StrV::static_type(), String::static_type()])
             .return_type::<bool>()
             .action()
             .class_handler(|values| {
@@ -146,7 +148,9 @@ pub fn signals() -> Vec<glib::subclass::Signal> {
                 let time = values[1].get::<u64>().ok().filter(|time| *time != NONE).map(Ns::from);
                 let name = values[3].get::<Option<String>>().ok().flatten();
                 let imp = element.imp();
-                let asked = streams_of(&values[2]).map(|streams| Asked { time, streams, name });
+                let streams = values[2].get::<glib::StrV>().unwrap_or_default();
+                let streams = streams.iter().map(|text| named(text.as_str())).collect::<Result<Vec<_>, _>>();
+                let asked = streams.map(|streams| Asked { time, streams, name });
                 let accepted = asked.and_then(|asked| imp.trigger(None, asked));
                 imp.tell();
                 if let Err(why) = &accepted {

@@ -129,7 +129,8 @@ fn decoded(pipeline: &gst::Pipeline) -> Vec<(u64, u64)> {
 
 #[test]
 fn four_workers_decode_what_one_decoder_does() {
-    const DECODE: &str = "avdec_h264 max-threads=1 output-corrupt=false ! video/x-raw,format=I420 ! fakesink sync=false";
+    const DECODE: &str =
+        "avdec_h264 max-threads=1 output-corrupt=false ! video/x-raw,format=I420 ! fakesink sync=false";
     // Neither clip has keyframes where windows begin; the first has open GOPs, the second B-frames that are referred to.
     for (clip, duration, format) in [
         ("bbb_64s.mp4", 7_300 * MS, "byte-stream"),
@@ -471,7 +472,10 @@ fn overlapping_windows_reach_one_worker_one_after_the_other() {
     for window in &all {
         let first = window.id * PER_WINDOW;
         let until = (first + 2 * PER_WINDOW).min(5 * PER_WINDOW);
-        assert_eq!(window.shown().iter().map(|seen| number(seen)).collect::<Vec<_>>(), (first..until).collect::<Vec<_>>());
+        assert_eq!(
+            window.shown().iter().map(|seen| number(seen)).collect::<Vec<_>>(),
+            (first..until).collect::<Vec<_>>()
+        );
     }
 }
 
@@ -481,6 +485,7 @@ fn raw_video_has_no_lead_in() {
                 segmenter name=s strategy=sliding duration=400000000 hop=300000000 s.worker_0 ! fakesink sync=false";
     let pipeline = parse(line);
     let frames = decoded(&pipeline);
-    let expected: u64 = (0..50u64).map(|n| (0..=n * 40 / 300).filter(|id| n * 40 < id * 300 + 400).count() as u64).sum();
+    let expected: u64 =
+        (0..50u64).map(|n| (0..=n * 40 / 300).filter(|id| n * 40 < id * 300 + 400).count() as u64).sum();
     assert_eq!(frames.len() as u64, expected);
 }

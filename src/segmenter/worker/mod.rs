@@ -26,6 +26,7 @@ mod tests;
 
 pub use self::pool::{Begun, Limits};
 use self::pool::{Branch, Next, Phase, Pool};
+use super::line::Key;
 use crate::media::keyframe::Source;
 use crate::timeline::Ns;
 use crate::windowing::{Ids, WindowId};
@@ -105,6 +106,20 @@ impl Workers {
     }
 
     // From the streaming thread, in the order of the stream.
+
+    /// Whether this stream is the one that workers get.
+    pub fn serves(&self, key: Key) -> bool {
+        self.pool().stream == Some(key)
+    }
+
+    /// This stream is the one from now on; its sticky events follow.
+    pub fn serve(&self, key: Key) {
+        let mut pool = self.pool();
+        pool.stream = Some(key);
+        pool.ended = false;
+        pool.stickies.clear();
+        pool.gops.clear();
+    }
 
     /// Everything serialized. Caps say whether the stream is inter-coded.
     pub fn event(&self, event: &gst::Event, inter_coded: bool) {
@@ -207,6 +222,10 @@ impl Workers {
         let mut pool = self.pool();
         pool.branches.remove(&worker.index);
         pool.give_up(worker.index);
+        if pool.branches.is_empty() {
+            // What the stream brings is not followed any more.
+            pool.stream = None;
+        }
         self.count.store(pool.branches.len(), Ordering::Release);
         let lost = pool.take_lost();
         drop(pool);
@@ -316,5 +335,6 @@ impl Workers {
         let mut pool = self.pool();
         pool.clear();
         pool.stickies.clear();
+        pool.stream = None;
     }
 }

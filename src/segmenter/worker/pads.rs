@@ -203,6 +203,21 @@ impl Segmenter {
         self.workers.forget();
     }
 
+    /// Before anything of the reference stream leaves. Sticky events are on its source pad as of there: workers may come when
+    /// they have passed, and before the first buffer no stream is the reference.
+    pub(in crate::segmenter) fn serve_workers(&self, port: &Port) {
+        if self.workers.is_empty() || self.workers.serves(port.key) {
+            return;
+        }
+        let mut stickies = Vec::new();
+        port.src.sticky_events_foreach(|event| {
+            stickies.push(event.clone());
+            std::ops::ControlFlow::Continue(gst::EventForeachAction::Keep)
+        });
+        self.workers.serve(port.key);
+        stickies.iter().for_each(|event| self.worker_event(event));
+    }
+
     /// A window begins on the reference stream; its first buffer follows. All that follows is called by the thread that
     /// pushes the reference stream, without locks, in the order in which things leave.
     pub(in crate::segmenter) fn worker_window_begins(&self, window: &Opening) {
@@ -238,6 +253,9 @@ impl Segmenter {
 
     /// A serialized event of the reference stream in its place, EOS and sticky ones among them.
     pub(in crate::segmenter) fn worker_event(&self, event: &gst::Event) {
+        if self.workers.is_empty() {
+            return;
+        }
         let inter_coded = match event.view() {
             gst::EventView::Caps(caps) => {
                 super::super::frames::Kind::of(caps.caps()) == super::super::frames::Kind::InterCoded

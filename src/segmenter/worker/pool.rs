@@ -12,6 +12,7 @@ use super::Worker;
 use super::epoch::{Epoch, Item, State};
 use super::gops::Gops;
 use super::head::Stickies;
+use crate::segmenter::line::Key;
 use crate::timeline::Ns;
 use crate::windowing::{Ids, WindowId};
 
@@ -116,6 +117,8 @@ pub struct Pool {
     pub drops: bool,
     pub flushing: bool,
     pub ended: bool,
+    /// Whose windows they are.
+    pub stream: Option<Key>,
     pub branches: BTreeMap<u32, Branch>,
     pub stickies: Stickies,
     pub gops: Gops,
