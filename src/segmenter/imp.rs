@@ -16,6 +16,7 @@ use super::core::Core;
 use super::line::{Key, Line, Phase, Port};
 use super::properties::ELEMENT;
 use super::settings::Settings;
+use super::trigger::Labels;
 use super::worker::Workers;
 use crate::timeline::Ns;
 
@@ -33,6 +34,7 @@ pub struct Segmenter {
     settings: Mutex<Arc<Settings>>,
     core: Mutex<Core>,
     pub(super) workers: Workers,
+    pub(super) labels: Labels,
     lists: AtomicU64,
     marks: AtomicBool,
 }
@@ -177,6 +179,7 @@ impl Segmenter {
         for port in self.ports() {
             *lock(&port.look) = Default::default();
         }
+        self.labels.clear();
         self.start_workers();
         Ok(())
     }
@@ -193,6 +196,7 @@ impl ObjectSubclass for Segmenter {
             settings: Mutex::default(),
             core: Mutex::default(),
             workers: Workers::default(),
+            labels: Labels::default(),
             lists: AtomicU64::new(0),
             marks: AtomicBool::new(true),
         }
@@ -330,10 +334,11 @@ impl ElementImpl for Segmenter {
             }
             gst::StateChange::ReadyToPaused => self.begin()?,
             gst::StateChange::PausedToReady => {
+                // The thread of the reference may wait for one of them.
+                self.stop_workers();
                 for port in self.ports() {
                     self.unblock(&port);
                 }
-                self.stop_workers();
             }
             _ => {}
         }

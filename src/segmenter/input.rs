@@ -276,7 +276,8 @@ impl Segmenter {
                 let core = self.core();
                 let settings = &core.settings;
                 let tasked = core.lines.get(&key).is_none_or(|line| line.tasked);
-                tasked || settings.output == Output::BufferLists || settings.strategy == Strategy::Event
+                let workers = !self.workers.is_empty();
+                tasked || workers || settings.output == Output::BufferLists || settings.strategy == Strategy::Event
             };
             if held {
                 return false;

@@ -116,6 +116,9 @@ impl Segmenter {
     }
 
     fn deliver(&self, port: &Port, out: Out, reference: bool) -> Flow {
+        if reference {
+            self.serve_workers(port);
+        }
         match out {
             Out::Start(opening) => {
                 if reference {

@@ -29,11 +29,18 @@ impl Segmenter {
             })
             .iterate_internal_links_function(move |_pad, parent| {
                 let links = || gst::Iterator::from_vec(Vec::new());
-                Self::catch_panic_pad_function(parent, links, |imp| {
-                    gst::Iterator::from_vec(imp.port(key).map(|port| port.src.clone()).into_iter().collect())
-                })
+                Self::catch_panic_pad_function(parent, links, |imp| gst::Iterator::from_vec(imp.linked_inside(key)))
             })
             .build()
+    }
+
+    /// Where a stream leaves.
+    fn linked_inside(&self, key: Key) -> Vec<gst::Pad> {
+        let mut pads: Vec<_> = self.port(key).map(|port| port.src.clone()).into_iter().collect();
+        if !self.workers.is_empty() && self.worker_stream().is_some_and(|port| port.key == key) {
+            pads.extend(self.workers.workers().iter().map(|worker| worker.pad.clone()));
+        }
+        pads
     }
 
     /// With a task of its own, or for the thread upstream, see [`super::line::Line::tasked`].
