@@ -77,6 +77,11 @@ impl Core {
         Ok(())
     }
 
+    /// Whether there is something to tell, and nobody who does.
+    pub fn has_news(&self) -> bool {
+        !self.telling && !self.words.is_empty()
+    }
+
     /// All that is linked takes part as soon as one stream has data; who comes later joins.
     pub fn join(&mut self, key: Key) {
         if self.lines.get(&key).is_none_or(|line| line.stream.is_some()) {
@@ -132,8 +137,15 @@ impl Core {
 
     /// Tells the windows what came in, as far as everything needed is known.
     pub fn advance(&mut self, key: Key) {
-        let placeable = self.reference == Some(key) || self.mapping.is_ready();
+        let placeable = self.reference == Some(key) || self.mapping.is_ready() || !self.is_reference_to_come(key);
         self.advance_as(key, placeable);
+    }
+
+    /// Whether a segment of the reference is worth waiting for; live streams mostly share theirs.
+    fn is_reference_to_come(&self, key: Key) -> bool {
+        let live = self.lines.get(&key).is_some_and(|line| line.live == Some(true));
+        let reference = self.reference.and_then(|key| self.lines.get(&key));
+        !live && reference.is_some_and(|reference| reference.phase != Phase::Ended)
     }
 
     /// The same where the reference is waited for no longer: it may never come.
@@ -249,6 +261,10 @@ impl Core {
                 if let (Some(stream), Some(windows)) = (stream, &mut self.windows) {
                     windows.eos(stream, &mut self.decisions);
                     self.apply();
+                }
+                if self.reference == Some(key) && !self.mapping.is_ready() {
+                    let others: Vec<_> = self.lines.keys().copied().filter(|other| *other != key).collect();
+                    others.into_iter().for_each(|other| self.advance(other));
                 }
             }
             _ => {}

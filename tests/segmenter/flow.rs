@@ -288,3 +288,29 @@ fn buffers_without_pts_stay_with_the_one_before_them() {
     let ids: Vec<_> = port.windows().into_iter().map(|(_, ids)| ids).collect();
     assert_eq!(ids, [vec![], vec![0], vec![1], vec![1]]);
 }
+
+#[test]
+fn muxers_that_know_nothing_of_windows_take_the_events_without_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let muxed = [
+        format!("matroskamux ! filesink location={}", file("out.mkv")),
+        format!("mp4mux ! filesink location={}", file("out.mp4")),
+        format!("splitmuxsink muxer-factory=matroskamux max-size-time=2000000000 location={}", file("part%02d.mkv")),
+    ];
+    for sink in &muxed {
+        let source = super::played::generated(120);
+        let played = super::played::play(&format!("{source} ! segmenter name=s duration=1000000000 ! {sink}"));
+        assert_eq!(played.closed.len(), 5, "{sink}");
+        check_order(played.items("src"));
+    }
+    for name in ["out.mkv", "out.mp4", "part00.mkv", "part01.mkv"] {
+        let played = super::played::parse(&format!(
+            "filesrc location={} ! parsebin ! segmenter name=s duration=1000000000 ! fakesink",
+            file(name)
+        ));
+        let records = super::played::watch_all(&played);
+        let again = super::played::finish(&played, &records);
+        assert!(again.buffers("src").len() >= if name.starts_with("out") { 120 } else { 48 }, "{name}");
+    }
+}
