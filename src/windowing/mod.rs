@@ -1,7 +1,7 @@
 //! Windows over streams, without GStreamer: frames and triggers in, decisions out.
 //!
-//! No clock is read, nothing sleeps, and no input makes anything here panic. Time is [`Ns`](crate::timeline::Ns): window
-//! time, whatever the caller made that.
+//! No clock is read, nothing sleeps, and no input makes anything here panic. Time is [`Ns`](crate::timeline::Ns):
+//! window time, whatever the caller made that.
 
 mod adaptive;
 mod closing;
