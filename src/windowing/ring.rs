@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use super::share::Open;
+use super::share::{Open, Share};
 use super::stream::{Item, Key, Stream};
 use super::window::{Decision, Frame, Ids, Reason, Split, StreamId, Trigger, WindowId};
 use super::windows::{MOST_OPEN, Plan, Windows, within};
@@ -251,7 +251,7 @@ impl Windows {
             return None;
         }
         // Streams may have begun it, so its start stays.
-        let mut shares = None;
+        let mut shares: Option<Vec<Share>> = None;
         let mut rest = None;
         let mut taken = 0;
         while let Some(open) = self.open.get(first).filter(|open| overlaps(open, &wish)) {
@@ -280,6 +280,10 @@ impl Windows {
             rest = Some((cut, rest.map_or(wish.end, |rest| rest.1)));
             wish.end = cut;
             reason = Reason::MaxDuration;
+        }
+        // Frames that left outside of windows are inside of this one now, but left without it.
+        for (share, stream) in shares.iter_mut().flatten().zip(&self.streams) {
+            share.whole &= !stream.lent.is_some_and(|lent| lent >= wish.start && lent < wish.end);
         }
         let id = wish.start.0;
         let Wish { start, end, name, triggers, only } = wish;

@@ -119,7 +119,8 @@ impl Windows {
     /// When it changes while windows are open whose ends it tells, these are closed with [`Reason::Segment`].
     pub fn set_reference(&mut self, stream: StreamId, out: &mut Vec<Decision>) {
         let Some(slot) = self.slot(stream) else { return };
-        if self.reference.replace(slot) != Some(slot) && matches!(self.plan, Plan::Cuts(_)) && !self.open.is_empty() {
+        let changed = self.reference.replace(slot) != Some(slot);
+        if changed && matches!(&self.plan, Plan::Cuts(cuts) if cuts.known() > Ns::MIN) {
             self.restart_all(None, Reason::Segment, out);
         }
     }

@@ -81,7 +81,8 @@ proptest! {
                 }
                 None if decided.keep => {
                     // Left with the clip before, for those that refer to it: the clip says so.
-                    let whole = run.closed().iter().any(|closed| closed.complete && Some(closed.window.id) == clip.map(|clip| clip.0));
+                    let id = clip.map(|clip| clip.0);
+                    let whole = run.closed().iter().any(|closed| closed.complete && Some(closed.window.id) == id);
                     prop_assert!(!whole, "{:?} is in {:?}", decided, clip);
                 }
                 None => prop_assert!(clip.is_none(), "{:?} is in {:?}", decided, clip),

@@ -1,7 +1,10 @@
+use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::{ProptestConfig, any, prop, prop_oneof, proptest};
 use proptest::strategy::Strategy as _;
 
 use super::*;
+use crate::windowing::config::LONGEST;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -32,7 +35,7 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Step> {
     let time = || prop_oneof![6 => (-20i64..400).prop_map(|time| time * 20 * MS), 1 => times()];
     let stream = || 0u8..4;
     prop_oneof![
-        20 => (stream(), time(), prop::option::of(time()), prop::option::of(times()), any::<u8>(), 0usize..5000).prop_map(
+        20 => (stream(), time(), option::of(time()), option::of(times()), any::<u8>(), 0usize..5000).prop_map(
             |(stream, time, position, duration, bits, size)| Step::Push { stream, time, position, duration, bits, size }
         ),
         2 => (stream(), time(), times()).prop_map(|(stream, time, duration)| Step::Gap { stream, time, duration }),
@@ -40,8 +43,8 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Step> {
         1 => stream().prop_map(Step::Flush),
         1 => stream().prop_map(Step::Restart),
         1 => (0u8..3, time()).prop_map(|(kind, time)| Step::Split(kind, time)),
-        2 => (time(), prop::collection::vec(stream(), 0..3)).prop_map(|(time, streams)| Step::Trigger { time, streams }),
-        1 => (stream(), prop::option::of(time())).prop_map(|(stream, until)| Step::GiveUp(stream, until)),
+        2 => (time(), vec(stream(), 0..3)).prop_map(|(time, streams)| Step::Trigger { time, streams }),
+        1 => (stream(), option::of(time())).prop_map(|(stream, until)| Step::GiveUp(stream, until)),
         1 => prop::sample::select(vec![Step::Add]),
         1 => stream().prop_map(Step::Remove),
         1 => stream().prop_map(Step::Reference),
@@ -52,11 +55,12 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Step> {
 fn configs() -> impl proptest::strategy::Strategy<Value = Config> {
     let strategies =
         [Strategy::Fixed, Strategy::Sliding, Strategy::Keyframe, Strategy::Adaptive, Strategy::Scene, Strategy::Event];
-    let lengths = || prop_oneof![4 => (0i64..3000).prop_map(ms), 1 => prop::sample::select(vec![Ns(0), Ns(1), crate::windowing::config::LONGEST])];
+    let lengths =
+        || prop_oneof![4 => (0i64..3000).prop_map(ms), 1 => prop::sample::select(vec![Ns(0), Ns(1), LONGEST])];
     (
         prop::sample::select(strategies.to_vec()),
         (lengths(), lengths(), lengths(), lengths(), lengths(), lengths()),
-        prop::option::of(lengths()),
+        option::of(lengths()),
         any::<bool>(),
         0f64..50.,
         1u64..100_000,
@@ -80,14 +84,16 @@ fn configs() -> impl proptest::strategy::Strategy<Value = Config> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, max_global_rejects: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        max_local_rejects: 100_000, failure_persistence: None, ..ProptestConfig::with_cases(2000)
+    })]
 
     /// Whatever comes: each frame is decided at most once and in order, what has ended has begun, and when all has
     /// ended nothing is left.
     #[test]
     fn whatever_comes_is_decided_once_and_nothing_is_left(
         config in configs().prop_filter("accepted", |config| config.check().is_ok()),
-        steps in prop::collection::vec(steps(), 1..120),
+        steps in vec(steps(), 1..120),
     ) {
         let (mut run, mut streams) = Run::with(&config, 2);
         let get = |streams: &Vec<StreamId>, at: u8| streams[at as usize % streams.len()];

@@ -291,7 +291,8 @@ fn a_new_segment_of_one_stream_ends_its_shares_only() {
     run.call(|windows, out| windows.restart(streams[1], Reason::Segment, out));
     assert_eq!(run.closed().len(), 0);
     let share = run.log.iter().filter(|decision| {
-        matches!(decision, Decision::Share { stream, reason: Reason::Segment, complete: false, .. } if *stream == streams[1])
+        matches!(decision, Decision::Share { stream, reason: Reason::Segment, complete: false, .. }
+            if *stream == streams[1])
     });
     assert_eq!(share.count(), 1);
     for frame in video(streams[1], 0, 50, 10, 0) {
