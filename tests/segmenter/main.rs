@@ -1,6 +1,8 @@
 //! `segmenter` through pads and pipelines, by behaviour.
 
 mod contents;
+mod ends;
+mod events;
 mod flow;
 mod late;
 mod lists;
@@ -9,6 +11,7 @@ mod refusals;
 mod rig;
 mod streams;
 mod times;
+mod workers;
 
 #[path = "../diskbuffer/common.rs"]
 #[allow(dead_code)]
