@@ -5,7 +5,6 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::imp::{CAT, Segmenter};
-use super::settings::Strategy;
 use crate::timeline::Ns;
 use crate::windowing::Split;
 
@@ -57,19 +56,18 @@ impl Segmenter {
     }
 
     fn split(&self, split: Split) {
-        let strategy = self.settings().strategy;
         let done = self.core().with_windows(|windows, _, out| windows.split(split, out));
         self.tell();
-        match (done, strategy) {
-            (Some(true), _) => gst::info!(CAT, imp = self, "Split: {split:?}"),
-            (Some(false), Strategy::Fixed | Strategy::Sliding) => gst::element_imp_warning!(
+        match done {
+            Some(true) => gst::info!(CAT, imp = self, "Split: {split:?}"),
+            Some(false) if self.core().settings.is_on_a_grid() => gst::element_imp_warning!(
                 self,
                 gst::StreamError::Failed,
-                ("A split was asked for, but with strategy=fixed and sliding windows end where duration and hop say: set \
-                     strategy to keyframe, adaptive or scene")
+                ("A split was asked for, but windows of this strategy end where duration and hop say: set strategy to keyframe \
+                     with duration=0, adaptive or scene")
             ),
-            (Some(false), _) => gst::info!(CAT, imp = self, "Split: there is no window that could end"),
-            (None, _) => gst::info!(CAT, imp = self, "Split: the element does not run"),
+            Some(false) => gst::info!(CAT, imp = self, "Split: there is no window that could end"),
+            None => gst::info!(CAT, imp = self, "Split: the element does not run"),
         }
     }
 }

@@ -11,7 +11,7 @@ use gst::prelude::*;
 use super::frames::{Kind, Seen};
 use super::line::{Frame, Incoming, Key, Line, Passing, Pending, Phase};
 use super::mapping::{Clockwork, Mapping};
-use super::settings::{Output, QualityPolicy, Settings, TimeBase};
+use super::settings::{LatePolicy, Output, QualityPolicy, Settings, TimeBase};
 use super::tell::{self, Ending, Opening};
 use crate::timeline::Ns;
 use crate::windowing::{ConfigError, Decision, Expected, Reason, StreamId, Windows};
@@ -77,6 +77,11 @@ impl Core {
         Ok(())
     }
 
+    /// Whether there is something to tell, and nobody who does.
+    pub fn has_news(&self) -> bool {
+        !self.telling && !self.words.is_empty()
+    }
+
     /// All that is linked takes part as soon as one stream has data; who comes later joins.
     pub fn join(&mut self, key: Key) {
         if self.lines.get(&key).is_none_or(|line| line.stream.is_some()) {
@@ -87,6 +92,8 @@ impl Core {
             if line.stream.is_none() && (*of == key || line.port.sink.is_linked()) && line.phase == Phase::Running {
                 let stream = windows.add_stream();
                 line.stream = Some(stream);
+                windows.set_expected(stream, line.expected);
+                windows.set_reordered(stream, line.reordered);
                 if self.streams.len() <= stream.index() {
                     self.streams.resize(stream.index() + 1, *of);
                 }
@@ -105,6 +112,9 @@ impl Core {
         let Some((key, stream)) = first else { return };
         self.reference = Some(key);
         self.mapping.forget_segments();
+        if let Some(clockwork) = self.lines.get(&key).and_then(|line| line.clockwork) {
+            self.mapping.push(clockwork);
+        }
         if let Some(windows) = &mut self.windows {
             windows.set_reference(stream, &mut self.decisions);
         }
@@ -121,18 +131,29 @@ impl Core {
         if self.reference == Some(key) {
             self.reference = None;
             self.choose_reference();
-            let clockwork = self.reference.and_then(|key| self.lines.get(&key)).and_then(|line| line.clockwork);
-            if let Some(clockwork) = clockwork {
-                self.mapping.push(clockwork);
-            }
         }
         self.advance_all();
     }
 
     /// Tells the windows what came in, as far as everything needed is known.
     pub fn advance(&mut self, key: Key) {
-        let is_reference = self.reference == Some(key);
-        let placeable = is_reference || self.mapping.is_ready();
+        let placeable = self.reference == Some(key) || self.mapping.is_ready() || !self.is_reference_to_come(key);
+        self.advance_as(key, placeable);
+    }
+
+    /// Whether a segment of the reference is worth waiting for; live streams mostly share theirs.
+    fn is_reference_to_come(&self, key: Key) -> bool {
+        let live = self.lines.get(&key).is_some_and(|line| line.live == Some(true));
+        let reference = self.reference.and_then(|key| self.lines.get(&key));
+        !live && reference.is_some_and(|reference| reference.phase != Phase::Ended)
+    }
+
+    /// The same where the reference is waited for no longer: it may never come.
+    pub fn advance_alone(&mut self, key: Key) {
+        self.advance_as(key, true);
+    }
+
+    fn advance_as(&mut self, key: Key, placeable: bool) {
         while let Some(line) = self.lines.get_mut(&key) {
             match line.incoming.front() {
                 None | Some(Incoming::Frame(_, None)) => break,
@@ -217,11 +238,11 @@ impl Core {
                 }
             }
             View::Caps(caps) => {
+                line.expected = expected(caps.caps(), Kind::of(caps.caps()));
+                line.reordered = crate::media::keyframe::reorders(caps.caps());
                 if let (Some(stream), Some(windows)) = (stream, &mut self.windows) {
-                    let caps = caps.caps();
-                    let kind = Kind::of(caps);
-                    windows.set_expected(stream, expected(caps, kind));
-                    windows.set_reordered(stream, crate::media::keyframe::reorders(caps));
+                    windows.set_expected(stream, line.expected);
+                    windows.set_reordered(stream, line.reordered);
                 }
             }
             View::Gap(gap) => {
@@ -240,6 +261,10 @@ impl Core {
                 if let (Some(stream), Some(windows)) = (stream, &mut self.windows) {
                     windows.eos(stream, &mut self.decisions);
                     self.apply();
+                }
+                if self.reference == Some(key) && !self.mapping.is_ready() {
+                    let others: Vec<_> = self.lines.keys().copied().filter(|other| *other != key).collect();
+                    others.into_iter().for_each(|other| self.advance(other));
                 }
             }
             _ => {}
@@ -335,6 +360,8 @@ impl Core {
                     let Some(line) = self.line(stream) else { continue };
                     let Some(frame) = line.decided(serial) else { continue };
                     line.counters.late += u64::from(late);
+                    let late = late && self.settings.late_policy != LatePolicy::Count;
+                    let Some(line) = self.line(stream) else { continue };
                     if keep {
                         line.emit(Passing { frame, windows, late, discont: false });
                     } else {

@@ -6,6 +6,7 @@
 
 use gst::prelude::*;
 
+use super::coded::Coded;
 use super::mapping::Clockwork;
 use super::pixels::{Pixels, Scored};
 use super::settings::{SceneMethod, Settings, Strategy};
@@ -108,6 +109,7 @@ pub struct Look {
     /// Payload is read, not only flags.
     reads: bool,
     pixels: Pixels,
+    coded: Option<Coded>,
     area: u64,
     /// Where the buffer before ended, or was.
     last: Option<Ns>,
@@ -145,12 +147,13 @@ impl Look {
             && settings.keyframe_detection.source() == keyframe::Source::Auto
             && keyframe::bitstream(caps).is_some();
         self.pixels = Pixels::default();
+        self.coded = None;
         if !reference {
             return Ok(());
         }
         match wants(settings, self.kind) {
             Wants::Nothing => {}
-            Wants::CodedSizes if self.kind.is_encoded_video() => {}
+            Wants::CodedSizes if self.kind.is_encoded_video() => self.coded = Some(Coded::default()),
             Wants::CodedSizes => {
                 return Err(
                     "scene-method=coded-size needs encoded video: link encoded video, or set scene-method=auto".into(),
@@ -214,12 +217,24 @@ impl Look {
         }
         let complexity = if self.kind.is_encoded_video() { complexity::coded(size, self.area) } else { 0.0 };
         let seen = Seen { scored: Scored { complexity, ..Scored::default() }, ..seen };
-        Some(Looked { at, keyframe: seen.keyframe, known: Some(seen) })
+        let known = match &mut self.coded {
+            Some(coded) => coded.score(seen),
+            None => Some(seen),
+        };
+        Some(Looked { at, keyframe: seen.keyframe, known })
+    }
+
+    /// What else is known now, after [`look`](Self::look).
+    pub fn more(&mut self) -> Option<Seen> {
+        self.coded.as_mut()?.settled()
     }
 
     /// What waits for the frames after it is known as far as it can be: something else follows.
     pub fn finish(&mut self) -> Option<Seen> {
-        self.pixels.finish()
+        match &mut self.coded {
+            Some(coded) => coded.finish(),
+            None => self.pixels.finish(),
+        }
     }
 
     fn is_keyframe(&mut self, buffer: &gst::BufferRef, flags: gst::BufferFlags) -> bool {
@@ -246,6 +261,7 @@ impl Look {
         self.timing = Timing::Unknown;
         self.clockwork = None;
         self.pixels.reset();
+        self.coded = self.coded.take().map(|_| Coded::default());
     }
 }
 

@@ -84,12 +84,6 @@ impl Segmenter {
         Some(now - running)
     }
 
-    /// Running time by the clock; none outside of PLAYING.
-    pub(super) fn running_time(&self) -> Option<Ns> {
-        let obj = self.obj();
-        obj.current_running_time().map(|time| Ns::from(time.nseconds()))
-    }
-
     fn add_line(&self, key: Key, sink: gst::Pad, src: gst::Pad) -> Arc<Port> {
         let port = Arc::new(Port {
             key,

@@ -6,7 +6,7 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::core::Core;
-use super::frames::{Look, Timing};
+use super::frames::Timing;
 use super::imp::{CAT, Segmenter, lock};
 use super::line::{Frame, Incoming, Key, Line, Port};
 use super::settings::{Output, Settings, Strategy, TimeBase};
@@ -15,26 +15,34 @@ use crate::timeline::Ns;
 /// Where streams come from one thread, one that waits would keep the others from coming: it may take that much more.
 const STRETCH: u64 = 4;
 
+/// A buffer was taken in.
+#[derive(Debug, Clone, Copy)]
+struct Admitted {
+    /// A task pushes; else who brought it does.
+    tasked: bool,
+}
+
 type Flow = Result<gst::FlowSuccess, gst::FlowError>;
 
 impl Segmenter {
     pub(super) fn sink_chain(&self, key: Key, buffer: gst::Buffer) -> Flow {
         let port = self.port(key).ok_or(gst::FlowError::Flushing)?;
-        self.admit(&port, buffer, 0)?;
-        self.forward(&port)
+        let admitted = self.admit(&port, buffer, 0)?;
+        self.forward(&port, admitted)
     }
 
     pub(super) fn sink_chain_list(&self, key: Key, list: gst::BufferList) -> Flow {
         let port = self.port(key).ok_or(gst::FlowError::Flushing)?;
         let number = self.next_list();
         // Buffers of a list of ours alone are taken out as they are.
+        let mut last = None;
         for buffer in list.iter_owned() {
-            self.admit(&port, buffer, number)?;
+            last = Some(self.admit(&port, buffer, number)?);
         }
-        self.forward(&port)
+        last.map_or(Ok(gst::FlowSuccess::Ok), |admitted| self.forward(&port, admitted))
     }
 
-    fn admit(&self, port: &Port, buffer: gst::Buffer, list: u64) -> Result<(), gst::FlowError> {
+    fn admit(&self, port: &Port, buffer: gst::Buffer, list: u64) -> Result<Admitted, gst::FlowError> {
         let mut look = lock(&port.look);
         if !look.greeted {
             look.greeted = true;
@@ -43,29 +51,39 @@ impl Segmenter {
             look = lock(&port.look);
         }
         let windowed = look.timing == Timing::Windowed;
-        if !windowed {
-            self.say_unwindowed(port, &mut look);
-        }
-        self.trigger_buffer(port.key, &look, &buffer);
+        let unsaid = (!windowed && !std::mem::replace(&mut look.said, true)).then_some(look.timing);
         let looked = if windowed { look.look(&buffer) } else { None };
-        let running = looked.zip(look.clockwork).map(|(looked, clockwork)| clockwork.running(looked.at));
+        let more: Vec<_> = std::iter::from_fn(|| look.more()).collect();
+        let clockwork = look.clockwork;
         drop(look);
+        let running = looked.zip(clockwork).map(|(looked, clockwork)| clockwork.running(looked.at));
+        self.trigger_buffer(port.key, clockwork, &buffer);
 
         let mut core = self.core();
+        if windowed && core.lines.get(&port.key).is_some_and(|line| line.stream.is_none()) {
+            core.join(port.key);
+        }
         let line = core.lines.get_mut(&port.key).ok_or(gst::FlowError::Flushing)?;
         line.open()?;
         let frame = Frame { buffer, keyframe: looked.is_none_or(|looked| looked.keyframe), list, running };
         match looked {
             Some(looked) => {
                 line.arrives(Incoming::Frame(frame, None));
-                if let Some(seen) = looked.known {
-                    line.scored(seen);
-                }
+                looked.known.into_iter().chain(more).for_each(|seen| line.scored(seen));
             }
             None => line.arrives(Incoming::Unwindowed(frame)),
         }
         core.advance(port.key);
-        Ok(())
+        let admitted = Admitted { tasked: core.lines.get(&port.key).is_some_and(|line| line.tasked) };
+        let news = core.has_news();
+        drop(core);
+        if let Some(timing) = unsaid {
+            self.say_unwindowed(port, timing);
+        }
+        if news {
+            self.tell();
+        }
+        Ok(admitted)
     }
 
     /// Before the first buffer of a run.
@@ -89,11 +107,8 @@ impl Segmenter {
     }
 
     /// Says once for each segment why no windows are made of it.
-    fn say_unwindowed(&self, port: &Port, look: &mut Look) {
-        if std::mem::replace(&mut look.said, true) {
-            return;
-        }
-        let why = match look.timing {
+    fn say_unwindowed(&self, port: &Port, timing: Timing) {
+        let why = match timing {
             Timing::Windowed => return,
             Timing::Unknown => "it has no SEGMENT",
             Timing::NotInTime => "its SEGMENT is not in TIME: put a parser or a demuxer before the element",
@@ -107,10 +122,8 @@ impl Segmenter {
     }
 
     /// What can leave leaves, or upstream waits.
-    fn forward(&self, port: &Port) -> Flow {
-        self.tell();
-        let tasked = self.core().lines.get(&port.key).is_some_and(|line| line.tasked);
-        if tasked { self.wait_for_room(port) } else { self.drain(port, false) }
+    fn forward(&self, port: &Port, admitted: Admitted) -> Flow {
+        if admitted.tasked { self.wait_for_room(port) } else { self.drain(port, false) }
     }
 
     fn wait_for_room(&self, port: &Port) -> Flow {
@@ -121,6 +134,11 @@ impl Segmenter {
             let flow = line.flow;
             if !is_full(line, &core, 1) {
                 return flow;
+            }
+            if line.ready.is_empty() && !line.busy && !line.incoming.is_empty() && !core.mapping.is_ready() {
+                // The reference, which would say where that lies, may wait for this stream.
+                core.advance_alone(port.key);
+                continue;
             }
             let starving = |other: &Line| {
                 other.port.key != port.key

@@ -11,7 +11,7 @@ use super::frames::{Look, Seen};
 use super::mapping::Clockwork;
 use super::tell::{Ending, Opening};
 use crate::timeline::Ns;
-use crate::windowing::{Ids, StreamId};
+use crate::windowing::{Expected, Ids, StreamId};
 
 /// Which stream of the element; `sink` goes first as the reference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,6 +148,9 @@ pub struct Line {
     /// The segment in force for what the windows are told next.
     pub clockwork: Option<Clockwork>,
     pub live: Option<bool>,
+    /// What caps say of it.
+    pub expected: Expected,
+    pub reordered: bool,
     pub incoming: VecDeque<Incoming>,
     pub pending: VecDeque<Pending>,
     pub ready: VecDeque<Out>,
@@ -176,6 +179,8 @@ impl Line {
             stream: None,
             clockwork: None,
             live: None,
+            expected: Expected::default(),
+            reordered: false,
             incoming: VecDeque::new(),
             pending: VecDeque::new(),
             ready: VecDeque::new(),

@@ -94,10 +94,6 @@ impl Mapping {
         self.base != TimeBase::Stream || !self.segments.is_empty()
     }
 
-    pub fn has_wall(&self) -> bool {
-        self.wall.is_some()
-    }
-
     /// UTC at running time 0.
     pub fn set_wall(&mut self, at_zero: Ns) {
         self.wall.get_or_insert(at_zero);

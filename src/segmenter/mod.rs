@@ -93,6 +93,7 @@ use gst::glib;
 use gst::prelude::*;
 
 mod actions;
+mod coded;
 mod core;
 mod frames;
 mod imp;

@@ -100,12 +100,10 @@ impl Segmenter {
         line.clear();
         line.wake();
         // Others do not wait for it.
-        let stream = line.stream;
-        core.with_windows(|windows, _, out| stream.map(|stream| windows.eos(stream, out)));
+        core.leave(port.key);
         if let Some(line) = core.lines.get_mut(&port.key) {
             line.clear();
         }
-        core.advance_all();
         drop(core);
         self.tell();
         if matches!(err, gst::FlowError::Error | gst::FlowError::NotNegotiated | gst::FlowError::NotSupported) {
@@ -295,6 +293,21 @@ impl Segmenter {
         }
     }
 
+    /// What strategy=scene has to see of what follows: two frames; encoded, two that others are predicted from, and what
+    /// lies between them.
+    fn look_ahead(&self, settings: &super::settings::Settings) -> gst::ClockTime {
+        if settings.strategy != super::settings::Strategy::Scene {
+            return gst::ClockTime::ZERO;
+        }
+        let reference = self.core().reference.unwrap_or(Key::Main);
+        let Some(port) = self.port(reference) else { return gst::ClockTime::ZERO };
+        let look = super::imp::lock(&port.look);
+        let frames: u64 = if look.kind.is_encoded_video() { 12 } else { 2 };
+        let rate = look.framerate.unwrap_or(gst::Fraction::new(25, 1));
+        let (numerator, denominator) = (u64::from(rate.numer().unsigned_abs()), u64::from(rate.denom().unsigned_abs()));
+        gst::ClockTime::from_nseconds(frames * 1_000_000_000 * denominator / numerator.max(1))
+    }
+
     /// Windows that leave as lists, and the pre-roll, come that much later.
     pub(super) fn latency(&self, key: Key, answer: &mut gst::query::Latency) -> bool {
         let Some(port) = self.port(key) else { return false };
@@ -303,7 +316,8 @@ impl Segmenter {
             return false;
         }
         let (live, mut least, mut most) = query.result();
-        let own = self.settings().own_latency();
+        let settings = self.settings();
+        let own = settings.own_latency() + self.look_ahead(&settings);
         if live && own > gst::ClockTime::ZERO {
             least += own;
             most = most.map(|most| most + own);

@@ -97,13 +97,8 @@ impl Pixels {
     /// The next frame that waits for others, with what is known.
     pub fn finish(&mut self) -> Option<Seen> {
         match &mut self.reader.as_mut()?.by {
-            By::Cuts(detector) => match detector.drain() {
-                Some(verdict) => Some(with(verdict.mark, &verdict.figures, verdict.cut)),
-                None => {
-                    detector.reset();
-                    None
-                }
-            },
+            // Nothing is forgotten: where one stream follows another there may be a cut.
+            By::Cuts(detector) => detector.drain().map(|verdict| with(verdict.mark, &verdict.figures, verdict.cut)),
             By::Figures(..) => None,
         }
     }

@@ -271,7 +271,8 @@ impl Settings {
 
     /// As the windows take it.
     pub fn config(&self) -> Config {
-        let time = |ns: u64| Ns::from(ns);
+        // What was meant as negative has the highest bit set.
+        let time = |ns: u64| Ns(ns.cast_signed());
         Config {
             strategy: match self.strategy {
                 Strategy::Fixed => windowing::Strategy::Fixed,
@@ -316,13 +317,17 @@ impl Settings {
         gst::ClockTime::from_nseconds(held.0.max(0).unsigned_abs())
     }
 
+    /// Whether windows end where arithmetic says, and nowhere else.
+    pub fn is_on_a_grid(&self) -> bool {
+        match self.strategy {
+            Strategy::Fixed | Strategy::Sliding => true,
+            Strategy::Keyframe => self.duration > 0,
+            Strategy::Adaptive | Strategy::Scene | Strategy::Event => false,
+        }
+    }
+
     /// Whether the reference decides where windows begin, so that others wait for it.
     pub fn is_by_content(&self) -> bool {
         !matches!(self.strategy, Strategy::Fixed | Strategy::Sliding) || self.align_to_keyframe
-    }
-
-    /// 0 means none.
-    pub fn bound(ns: u64) -> Option<Ns> {
-        (ns > 0).then(|| Ns::from(ns))
     }
 }

@@ -11,9 +11,9 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::frames::Look;
 use super::imp::{CAT, Segmenter};
 use super::line::Key;
+use super::mapping::Clockwork;
 use super::settings::{NONE, Strategy};
 use crate::timeline::Ns;
 use crate::windowing::Trigger;
@@ -178,12 +178,12 @@ impl Segmenter {
     }
 
     /// Each buffer, before it is told to the windows.
-    pub(super) fn trigger_buffer(&self, key: Key, look: &Look, buffer: &gst::BufferRef) {
+    pub(super) fn trigger_buffer(&self, key: Key, clockwork: Option<Clockwork>, buffer: &gst::BufferRef) {
         let settings = self.settings();
         let Some(label) = settings.trigger_label.as_ref().filter(|_| settings.strategy == Strategy::Event) else {
             return;
         };
-        let Some((segment, pts)) = look.clockwork.zip(buffer.pts()) else { return };
+        let Some((segment, pts)) = clockwork.zip(buffer.pts()) else { return };
         let at = segment.running(Ns::from(pts.nseconds()));
         let mut regions = buffer.iter_meta::<gst_video::VideoRegionOfInterestMeta>();
         let present = regions.any(|region| region.roi_type() == label);

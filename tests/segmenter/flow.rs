@@ -208,7 +208,7 @@ fn keyframes_are_asked_for_at_starts_that_are_known_ahead_once_each() {
 
 #[test]
 fn windows_are_split_where_it_was_asked_for() {
-    let rig = Rig::new("strategy=keyframe duration=100000000000").play();
+    let rig = Rig::new("strategy=keyframe duration=0 min-duration=100000000000").play();
     let port = rig.main();
     port.begin(H264);
     let push = |pts: u64| {
@@ -287,4 +287,30 @@ fn buffers_without_pts_stay_with_the_one_before_them() {
     port.peer.push(gst::Buffer::from_slice([1u8; 3])).unwrap();
     let ids: Vec<_> = port.windows().into_iter().map(|(_, ids)| ids).collect();
     assert_eq!(ids, [vec![], vec![0], vec![1], vec![1]]);
+}
+
+#[test]
+fn muxers_that_know_nothing_of_windows_take_the_events_without_harm() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| directory.path().join(name).display().to_string();
+    let muxed = [
+        format!("matroskamux ! filesink location={}", file("out.mkv")),
+        format!("mp4mux ! filesink location={}", file("out.mp4")),
+        format!("splitmuxsink muxer-factory=matroskamux max-size-time=2000000000 location={}", file("part%02d.mkv")),
+    ];
+    for sink in &muxed {
+        let source = super::played::generated(120);
+        let played = super::played::play(&format!("{source} ! segmenter name=s duration=1000000000 ! {sink}"));
+        assert_eq!(played.closed.len(), 5, "{sink}");
+        check_order(played.items("src"));
+    }
+    for name in ["out.mkv", "out.mp4", "part00.mkv", "part01.mkv"] {
+        let played = super::played::parse(&format!(
+            "filesrc location={} ! parsebin ! segmenter name=s duration=1000000000 ! fakesink",
+            file(name)
+        ));
+        let records = super::played::watch_all(&played);
+        let again = super::played::finish(&played, &records);
+        assert!(again.buffers("src").len() >= if name.starts_with("out") { 120 } else { 48 }, "{name}");
+    }
 }

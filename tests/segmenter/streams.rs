@@ -231,3 +231,45 @@ fn without_the_pad_sink_the_first_further_stream_is_the_reference() {
     }
     assert_eq!(one.ended(), [0, 400 * MS, 800 * MS, 1200 * MS, 1600 * MS]);
 }
+
+#[test]
+fn a_reference_that_ends_without_data_holds_nobody() {
+    for strategy in ["strategy=fixed", "strategy=keyframe", "strategy=adaptive"] {
+        let rig = Rig::new(&format!("{strategy} duration=1000000000")).play();
+        let (one, two) = (rig.main(), rig.further());
+        two.begin(AUDIO);
+        two.push_span(0, 1200);
+        one.peer.push_event(gst::event::StreamStart::new("one"));
+        one.eos();
+        two.push_span(1200, 2400);
+        two.eos();
+        two.wait_eos();
+        assert_eq!(two.seen().len(), 60, "{strategy}");
+        check_order(&two.items());
+    }
+}
+
+#[test]
+fn a_queue_that_is_full_makes_upstream_wait_unless_others_starve() {
+    let rig = Rig::new("duration=1000000000 max-size-buffers=5").play();
+    let two = rig.further();
+    two.begin(RAW_25);
+    two.arrived.close();
+    let peer = two.peer.clone();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let pusher = std::thread::spawn(move || {
+        for pts in (0..1000u64).step_by(40) {
+            peer.push(buffer(pts, None, 40)).unwrap();
+            sender.send(pts).unwrap();
+        }
+    });
+    two.arrived.wait_blocked();
+    // One is being pushed, five wait, of which the last keeps upstream.
+    let patience = std::time::Duration::from_secs(60);
+    let taken: Vec<_> = (0..5).map(|_| receiver.recv_timeout(patience).unwrap()).collect();
+    assert_eq!(taken.len(), 5);
+    assert!(receiver.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "nothing waits");
+    two.arrived.open();
+    pusher.join().unwrap();
+    two.wait_buffers(25);
+}

@@ -182,13 +182,20 @@ impl<M: Copy> SceneDetector<M> {
         let [before, earlier, after, later] = &mut changes;
         let step = |this: &Self, n: u64| this.frames[slot(n)].step;
         // The last two steps that are no repetition.
-        let mut steps = (at.saturating_sub(MEMORY).max(1)..at).rev().map(|n| (n, self.steps[(n % 16) as usize])).filter(|(_, step)| *step > REPEATED);
+        let mut steps = (at.saturating_sub(MEMORY).max(1)..at)
+            .rev()
+            .map(|n| (n, self.steps[(n % 16) as usize]))
+            .filter(|(_, step)| *step > REPEATED);
         let first = steps.next();
         let second = steps.next();
         drop(steps);
         *before = first.map_or(0.0, |s| s.1);
         *earlier = second.map_or(0.0, |s| s.1);
-        if at >= 3 && before.min(*earlier) >= FLOOR && first.is_some_and(|s| s.0 == at - 1) && second.is_some_and(|s| s.0 == at - 2) {
+        if at >= 3
+            && before.min(*earlier) >= FLOOR
+            && first.is_some_and(|s| s.0 == at - 1)
+            && second.is_some_and(|s| s.0 == at - 2)
+        {
             let over = self.distance(at - 3, at - 1);
             *before = before.min(over);
             *earlier = earlier.min(over);

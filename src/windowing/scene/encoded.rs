@@ -87,6 +87,11 @@ impl EncodedDetector {
         if self.anchors.len() - self.judged > LOOK_AHEAD { self.judge() } else { None }
     }
 
+    /// The PTS of the last frame that was judged: cuts that are told later lie behind it.
+    pub fn known(&self) -> Option<u64> {
+        self.judged.checked_sub(1).and_then(|last| self.anchors.get(last)).map(|anchor| anchor.unit.pts)
+    }
+
     /// What was still waited for, at the end of a stream; `None` when nothing is left or it holds no cut.
     pub fn drain(&mut self) -> Option<u64> {
         while self.judged < self.anchors.len() {
