@@ -1,14 +1,15 @@
-//! Windows of equal complexity: the sum over the reference stream's frames since the start, in the order in which they are
-//! decoded.
+//! Windows of equal complexity: the sum over the reference stream's frames since the start, in the order in which they
+//! are decoded.
 //!
-//! A window begins with the frame (aligned: the keyframe) at which the sum so far is nearer to the target than it would be after
-//! it: with s the sum, c the complexity of this frame (aligned: of the last whole GOP), where s + c / 2 >= target. So a window differs
-//! from the target by at most half of one frame's complexity (aligned: half a GOP's, and what this GOP differs from the last), as far
-//! as `min-duration` and `max-duration` let it. It is within 20 % where no frame (no GOP) holds more than 40 % of the target.
-//! B-frames that follow the cut in decode order belong to the window before it by their time; they are on top of this.
+//! A window begins with the frame (aligned: the keyframe) at which the sum so far is nearer to the target than it would
+//! be after it: with s the sum, c the complexity of this frame (aligned: of the last whole GOP), where s + c / 2 >=
+//! target. So a window differs from the target by at most half of one frame's complexity (aligned: half a GOP's, and
+//! what this GOP differs from the last), as far as `min-duration` and `max-duration` let it. It is within 20 % where no
+//! frame (no GOP) holds more than 40 % of the target. B-frames that follow the cut in decode order belong to the window
+//! before it by their time; they are on top of this.
 //!
-//! The automatic target is duration x complexity per second over what has been seen, at most about 64 durations of it; the first
-//! window is as long as the duration.
+//! The automatic target is duration x complexity per second over what has been seen, at most about 64 durations of it;
+//! the first window is as long as the duration.
 
 use super::quality::complexity;
 use super::strategy::{Layout, Policy};
@@ -29,6 +30,7 @@ pub struct Adaptive {
     total: f64,
     elapsed: f64,
     last: Option<Ns>,
+    newest: f64,
 }
 
 impl Adaptive {
@@ -72,7 +74,8 @@ impl Policy for Adaptive {
             self.gop = 0.;
         }
         self.gop += complexity;
-        self.total += complexity;
+        // The time of the newest frame has not passed yet.
+        self.total += std::mem::replace(&mut self.newest, complexity);
         if let Some(last) = self.last {
             // A stretch without frames says nothing.
             self.elapsed += (frame.time - last).max(Ns::ZERO).min(self.duration.max(Ns::SECOND)).as_f64();
@@ -91,6 +94,7 @@ impl Policy for Adaptive {
     fn restart(&mut self) {
         self.sum = 0.;
         self.gop = 0.;
+        self.newest = 0.;
         self.last = None;
     }
 }

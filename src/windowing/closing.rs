@@ -127,8 +127,12 @@ impl Windows {
             return;
         }
         if self.open[0].has(slot) && self.open[0].shares[slot].sealed.is_none() {
-            self.seal(0, slot, Some(Reason::Timeout), false, out);
-            self.open[0].forced = Some(Reason::Timeout);
+            // Of a sparse stream nothing was missed.
+            let sparse = self.streams[slot].expected == Expected::Nothing;
+            self.seal(0, slot, Some(Reason::Timeout), sparse, out);
+            if !sparse {
+                self.open[0].forced = Some(Reason::Timeout);
+            }
         }
         let stream = &mut self.streams[slot];
         stream.floor = stream.floor.max(end);

@@ -99,20 +99,14 @@ pub enum ConfigError {
     #[error("strategy=sliding needs to know how far windows are apart: set hop above 0.")]
     NoHop,
     #[error(
-        "A buffer would be in more than {MOST_OVERLAPPING} windows at once: set hop to at least duration / {MOST_OVERLAPPING}."
+        "Buffers would be in more than {MOST_OVERLAPPING} windows: set hop to at least duration / {MOST_OVERLAPPING}."
     )]
     TooManyOverlap,
-    #[error(
-        "min-duration is longer than max-duration: set min-duration to at most max-duration, or max-duration to 0 for none."
-    )]
+    #[error("min-duration is longer than max-duration: set it to at most that, or max-duration to 0 for none.")]
     MinOverMax,
-    #[error(
-        "min-duration is longer than duration, which windows of this strategy are to have: set it to at most duration."
-    )]
+    #[error("min-duration is longer than duration: set it to at most duration.")]
     MinOverDuration,
-    #[error(
-        "max-duration is shorter than duration, which windows of this strategy are to have: set it to at least duration, or to 0 for none."
-    )]
+    #[error("max-duration is shorter than duration: set it to at least duration, or to 0 for none.")]
     MaxUnderDuration,
     #[error(
         "Windows of strategy=sliding begin at multiples of hop: set align-to-keyframe=false, or strategy=keyframe."
@@ -122,16 +116,14 @@ pub enum ConfigError {
     Threshold(f64),
     #[error("Windows of strategy=event would be empty: set pre-roll or post-roll above 0.")]
     NoRoll,
-    #[error(
-        "A window of strategy=event is pre-roll + post-roll long, which max-duration forbids: set max-duration to at least that, or to 0 for none."
-    )]
+    #[error("max-duration is shorter than pre-roll + post-roll: set it to at least that, or to 0 for none.")]
     MaxUnderRoll,
     #[error("strategy=event holds what precedes a trigger: set max-ring-bytes above 0.")]
     NoRing,
     #[error("output=buffer-lists needs windows that do not overlap: set hop to at least duration, or output=buffers.")]
     OverlappingLists,
     #[error(
-        "output=buffer-lists holds a window until it is complete, which takes a bound: set max-duration above 0, or strategy=fixed."
+        "output=buffer-lists holds whole windows, which takes a bound: set max-duration above 0, or strategy=fixed."
     )]
     UnboundedLists,
     #[error("Poor windows can be dropped only while they are held: set output=buffer-lists, or quality-policy=mark.")]

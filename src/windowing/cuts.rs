@@ -1,11 +1,11 @@
 //! Where windows begin that follow one another without gaps: the policy's cuts, splits, and the bounds of length.
 //!
-//! A cut is known when the reference stream has come to it, in the order of presentation: a frame that is presented before another one
-//! that has been decided (a B-frame) begins nothing. So where a moment belongs is known as soon as [`known`](Cuts::known) has
-//! passed it, and never changes.
+//! A cut is known when the reference stream has come to it, in the order of presentation: a frame that is presented
+//! before another one that has been decided (a B-frame) begins nothing. So where a moment belongs is known as soon as
+//! [`known`](Cuts::known) has passed it, and never changes.
 //!
-//! - `max-duration` is hard: no window is longer, on a keyframe or not. A stretch without frames is cut into as many windows as fit; they are
-//!   arithmetic, none is stored.
+//! - `max-duration` is hard: no window is longer, on a keyframe or not. A stretch without frames is cut into as many
+//!   windows as fit; they are arithmetic, none is stored.
 //! - `min-duration` holds for the policy's cuts, not for splits.
 //! - An id, floor(start / unit), is larger than the one before, or there is no cut.
 

@@ -1,5 +1,5 @@
-//! Windows on a grid: fixed (hop = duration) and sliding, overlapping or with gaps between. Window k is [k x hop, k x hop + duration).
-//! No frame is needed to know them.
+//! Windows on a grid: fixed (hop = duration) and sliding, overlapping or with gaps between. Window k is [k x hop, k x
+//! hop + duration). No frame is needed to know them.
 
 use super::strategy::{Layout, Policy};
 use super::window::{Ids, WindowId};

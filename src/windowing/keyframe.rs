@@ -1,8 +1,9 @@
 //! Windows that begin at keyframes of the reference stream: at each, or at the first one at or after each multiple of a
 //! duration.
 //!
-//! A keyframe at t begins a window when floor(t / unit) is not that of the window before; this is the id as well. From any keyframe on, wherever
-//! a run begins, frames get the same ids. Frames before the first keyframe get a window of their own.
+//! A keyframe at t begins a window when floor(t / unit) is not that of the window before; this is the id as well. From
+//! any keyframe on, wherever a run begins, frames get the same ids. Frames before the first keyframe get a window of
+//! their own.
 
 use super::strategy::{Layout, Policy};
 use super::window::{Frame, Reason};

@@ -11,10 +11,10 @@
 //! quality  = (1 - missing' / expected') x (1 - corrupted / frames) x (1 - gap / part) x exposure
 //! ```
 //!
-//! `missing'` and `expected'` are those of part - gap, so an announced gap costs once. Expected' of Coverage is (part - gap) / mean
-//! duration. Exposure is the mean over frames that tell it, 1 if none does. A window has one frame more or less than its
-//! length times the rate, depending on where it begins: the floor never calls that one missing. Cadence leaves out distances of
-//! more than 1.5 medians (lost frames), and is unknown below 8 frames.
+//! `missing'` and `expected'` are those of part - gap, so an announced gap costs once. Expected' of Coverage is (part -
+//! gap) / mean duration. Exposure is the mean over frames that tell it, 1 if none does. A window has one frame more or
+//! less than its length times the rate, depending on where it begins: the floor never calls that one missing. Cadence
+//! leaves out distances of more than 1.5 medians (lost frames), and is unknown below 8 frames.
 
 use super::window::{Expected, Figures, Frame};
 use crate::timeline::Ns;

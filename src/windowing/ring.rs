@@ -1,19 +1,21 @@
 //! Event mode: what is held for triggers to come, and which of it leaves when one has come.
 //!
-//! - Each stream's undecided frames are its ring. It reaches back to the keyframe at or before position - pre-roll - allowed-lateness; the
-//!   lateness is how late triggers may be. Whole GOPs leave at the old end; when bytes are not enough, GOPs that are younger
-//!   leave as well, and all of a GOP that alone is too large. Frames before the first keyframe leave at once.
-//! - A window is [trigger - pre-roll, trigger + post-roll). On each stream it begins with the last keyframe at or before its start, or, if the ring
-//!   does not reach there, with the first one after (`complete` = false). It holds what is presented before its end, up to where
-//!   decoding comes to the end; frames presented later that lie between (B-frames refer to them) leave without a window.
-//! - Triggers whose windows overlap share one, as long as no stream has ended its share: the first name, the union of the
-//!   streams. `max-duration` cuts it; the rest is a window of its own. After that the later window begins where the earlier one ends, without a keyframe:
-//!   it follows directly. So frames leave once, and windows never overlap.
+//! - Each stream's undecided frames are its ring. It reaches back to the keyframe at or before position - pre-roll -
+//!   allowed-lateness; the lateness is how late triggers may be. Whole GOPs leave at the old end; when bytes are not
+//!   enough, GOPs that are younger leave as well, and all of a GOP that alone is too large. Frames before the first
+//!   keyframe leave at once.
+//! - A window is [trigger - pre-roll, trigger + post-roll). On each stream it begins with the last keyframe at or
+//!   before its start, or, if the ring does not reach there, with the first one after (`complete` = false). It holds
+//!   what is presented before its end, up to where decoding comes to the end; frames presented later that lie between
+//!   (B-frames refer to them) leave without a window.
+//! - Triggers whose windows overlap share one, as long as no stream has ended its share: the first name, the union of
+//!   the streams. `max-duration` cuts it; the rest is a window of its own. After that the later window begins where the
+//!   earlier one ends, without a keyframe: it follows directly. So frames leave once, and windows never overlap.
 //! - What has begun to leave is not overtaken: a trigger for before it is refused.
 
 use std::sync::Arc;
 
-use super::share::Open;
+use super::share::{Open, Share};
 use super::stream::{Item, Key, Stream};
 use super::window::{Decision, Frame, Ids, Reason, Split, StreamId, Trigger, WindowId};
 use super::windows::{MOST_OPEN, Plan, Windows, within};
@@ -61,11 +63,18 @@ impl Windows {
 
     /// Bounds what is held.
     fn trim(&mut self, slot: usize, reach: Ns, out: &mut Vec<Decision>) {
+        // Streams may be apart by the time that they are waited for when live, and still have their pre-roll in common.
+        let Some(lead) = self.lead else { return };
+        let running = self.streams.iter().filter(|stream| stream.used && !stream.eos);
+        let last = running.map(|stream| stream.arrived.unwrap_or(Ns::MIN)).min().unwrap_or(lead);
+        let arrived = last.max(lead - Ns::SECOND);
         let stream = &mut self.streams[slot];
-        if stream.held == 0 {
+        // What a window that has begun has not taken yet is its end.
+        let leaving = self.open.get(stream.finals).is_some_and(|open| open.shares[slot].begun);
+        if stream.held == 0 || leaving {
             return;
         }
-        let need = stream.arrived.map_or(Ns::MIN, |arrived| arrived - reach);
+        let need = arrived - reach;
         while stream.keys.get(1).is_some_and(|key| key.time <= need) {
             stream.keys.pop_front();
         }
@@ -159,7 +168,9 @@ impl Windows {
         let Some(key) = stream.keys.get(before.unwrap_or(0)).copied().filter(|key| key.time < end) else {
             return false;
         };
-        self.open[at].shares[slot].whole &= before.is_some();
+        // A frame of it has left with the window before.
+        let lent = stream.lent.is_some_and(|lent| lent >= start);
+        self.open[at].shares[slot].whole &= before.is_some() && !lent;
         self.forget(slot, key.serial, false, out);
         true
     }
@@ -178,7 +189,8 @@ impl Windows {
                 }
                 _ => return false,
             };
-            if position >= end {
+            let passed = stream.eos || stream.arrived.is_some_and(|arrived| arrived >= end);
+            if position >= end || passed && !stream.leads_on(end) {
                 // What follows goes on from here without a keyframe.
                 if stream.keys.front().is_none_or(|key| key.serial > serial) {
                     stream.keys.push_front(Key { serial, time: end });
@@ -187,15 +199,23 @@ impl Windows {
                 self.finish(slot, out);
                 return true;
             }
+            if !stream.leads_on(end) && stream.bytes <= self.config.max_ring_bytes {
+                return false;
+            }
             let Some(Item::Frame { frame, serial }) = stream.release() else { return false };
             stream.take(&frame, position);
             while stream.keys.front().is_some_and(|key| key.serial <= serial) {
                 stream.keys.pop_front();
             }
-            let windows = if frame.time < end {
-                self.add(at, slot, &frame, out);
-                Ids::one(self.open[at].window.id)
+            // Behind the end, it may be in the window that comes next.
+            let holds = |open: &Open| open.window.end.is_some_and(|end| frame.time < end) && open.has(slot);
+            let own = (at..self.open.len()).find(|&at| holds(&self.open[at]));
+            let own = own.filter(|&own| own == at || frame.time >= self.open[own].window.start);
+            let windows = if let Some(own) = own {
+                self.add(own, slot, &frame, out);
+                Ids::one(self.open[own].window.id)
             } else {
+                self.streams[slot].lent = self.streams[slot].lent.max(Some(frame.time));
                 Ids::NONE
             };
             out.push(Decision::Frame { stream: frame.stream, serial, windows, late: false, keep: true });
@@ -231,7 +251,7 @@ impl Windows {
             return None;
         }
         // Streams may have begun it, so its start stays.
-        let mut shares = None;
+        let mut shares: Option<Vec<Share>> = None;
         let mut rest = None;
         let mut taken = 0;
         while let Some(open) = self.open.get(first).filter(|open| overlaps(open, &wish)) {
@@ -260,6 +280,10 @@ impl Windows {
             rest = Some((cut, rest.map_or(wish.end, |rest| rest.1)));
             wish.end = cut;
             reason = Reason::MaxDuration;
+        }
+        // Frames that left outside of windows are inside of this one now, but left without it.
+        for (share, stream) in shares.iter_mut().flatten().zip(&self.streams) {
+            share.whole &= !stream.lent.is_some_and(|lent| lent >= wish.start && lent < wish.end);
         }
         let id = wish.start.0;
         let Wish { start, end, name, triggers, only } = wish;
@@ -308,6 +332,12 @@ impl Windows {
 }
 
 impl Stream {
+    /// The first held frame can be decided: it is presented before `end`, or one that follows is, which may refer to
+    /// it.
+    fn leads_on(&self, end: Ns) -> bool {
+        self.pending.iter().any(|item| matches!(item, Item::Frame { frame, .. } if frame.time < end))
+    }
+
     /// In event mode: its window, if there was one, is over on this stream.
     fn late_for(&self, frame: &Frame) -> bool {
         self.floor.is_some_and(|floor| frame.time < floor)

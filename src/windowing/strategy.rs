@@ -28,8 +28,8 @@ pub enum Layout {
 pub trait Policy: Debug + Send {
     fn layout(&self) -> Layout;
 
-    /// Whether a window begins with this frame of the reference stream, which is presented after all before it, and why; the current one
-    /// began at `start`. `min-duration`, `max-duration` and splits are seen to elsewhere.
+    /// Whether a window begins with this frame of the reference stream, which is presented after all before it, and
+    /// why; the current one began at `start`. `min-duration`, `max-duration` and splits are seen to elsewhere.
     fn cut(&mut self, _frame: &Frame, _start: Ns) -> Option<Reason> {
         None
     }

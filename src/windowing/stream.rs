@@ -56,6 +56,8 @@ pub struct Stream {
     pub held: usize,
     pub bytes: u64,
     pub keys: VecDeque<Key>,
+    /// Newest frame that left outside of windows, for those that refer to it.
+    pub lent: Option<Ns>,
     /// Late frames that no window was open for.
     pub late: u32,
     pub totals: Totals,
@@ -154,6 +156,7 @@ impl Stream {
         self.eos = false;
         self.ended = false;
         self.gaps.clear();
+        self.lent = None;
     }
 }
 

@@ -1,14 +1,15 @@
-//! Which windows frames are in, and when windows are over: the caller's side. Deciding is in [`deciding`](super::deciding),
-//! ends are in [`closing`](super::closing), event mode is in [`ring`](super::ring).
+//! Which windows frames are in, and when windows are over: the caller's side. Deciding is in
+//! [`deciding`](super::deciding), ends are in [`closing`](super::closing), event mode is in [`ring`](super::ring).
 //!
-//! - A frame is decided once, in the order of arrival on its stream, and is in exactly the windows that its time says, except those
-//!   whose share on its stream is final: for these it is late.
-//! - A share is final when the stream's position (decode time) has reached the window's end + lateness; a window closes when
-//!   all its shares are final. Windows close once, in the order of their ids, between two flushes or restarts; nothing changes after.
-//! - Live, the streams that lag are waited for until the one that leads has passed the end by the lateness (automatic: 1 s). Not
-//!   live they are waited for, with at most [`MOST_OPEN`] open windows.
-//! - What a call costs depends on the windows that it opens or closes, never on the time that has passed. A frame that does neither
-//!   allocates nothing.
+//! - A frame is decided once, in the order of arrival on its stream, and is in exactly the windows that its time says,
+//!   except those whose share on its stream is final: for these it is late.
+//! - A share is final when the stream's position (decode time) has reached the window's end + lateness; a window closes
+//!   when all its shares are final. Windows close once, in the order of their ids, between two flushes or restarts;
+//!   nothing changes after.
+//! - Live, the streams that lag are waited for until the one that leads has passed the end by the lateness (automatic:
+//!   1 s). Not live they are waited for, with at most [`MOST_OPEN`] open windows.
+//! - What a call costs depends on the windows that it opens or closes, never on the time that has passed. A frame that
+//!   does neither allocates nothing.
 
 use std::collections::VecDeque;
 
@@ -118,7 +119,8 @@ impl Windows {
     /// When it changes while windows are open whose ends it tells, these are closed with [`Reason::Segment`].
     pub fn set_reference(&mut self, stream: StreamId, out: &mut Vec<Decision>) {
         let Some(slot) = self.slot(stream) else { return };
-        if self.reference.replace(slot) != Some(slot) && matches!(self.plan, Plan::Cuts(_)) && !self.open.is_empty() {
+        let changed = self.reference.replace(slot) != Some(slot);
+        if changed && matches!(&self.plan, Plan::Cuts(cuts) if cuts.known() > Ns::MIN) {
             self.restart_all(None, Reason::Segment, out);
         }
     }
@@ -140,8 +142,8 @@ impl Windows {
         self.live = live;
     }
 
-    /// Returns the frame's serial: 0, 1, 2 ... on each stream, not reset by anything. After EOS it begins anew, as after
-    /// [`restart`](Self::restart).
+    /// Returns the frame's serial: 0, 1, 2 ... on each stream, not reset by anything. After EOS it begins anew, as
+    /// after [`restart`](Self::restart).
     pub fn push(&mut self, mut frame: Frame, out: &mut Vec<Decision>) -> u64 {
         let Some(slot) = self.slot(frame.stream) else { return 0 };
         if self.streams[slot].eos {
@@ -245,16 +247,16 @@ impl Windows {
         }
     }
 
-    /// The window that will hold it; None outside of event mode, or when all of it has been decided. As long as nothing of it is out,
-    /// an earlier trigger may still move its start, and thereby its id.
+    /// The window that will hold it; None outside of event mode, or when all of it has been decided. As long as nothing
+    /// of it is out, an earlier trigger may still move its start, and thereby its id.
     pub fn trigger(&mut self, trigger: Trigger, out: &mut Vec<Decision>) -> Option<WindowId> {
         let id = self.ring_trigger(trigger, out);
         self.go_on(out);
         id
     }
 
-    /// Undecided frames of the stream up to `until` (None: all) are decided by what is known. A cut of the reference stream
-    /// before these comes to stand after them. In event mode nothing waits for another stream: no effect.
+    /// Undecided frames of the stream up to `until` (None: all) are decided by what is known. A cut of the reference
+    /// stream before these comes to stand after them. In event mode nothing waits for another stream: no effect.
     pub fn give_up_waiting(&mut self, stream: StreamId, until: Option<Ns>, out: &mut Vec<Decision>) {
         let Some(slot) = self.slot(stream) else { return };
         let stream = &self.streams[slot];

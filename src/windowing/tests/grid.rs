@@ -15,7 +15,7 @@ fn expected(time: i64, duration: i64, hop: i64) -> Vec<i64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
     #[test]
     fn each_frame_is_in_the_windows_that_its_time_says(

@@ -1,6 +1,14 @@
-//! Decisions against a few lines of independent arithmetic. [`Run`] feeds windows and checks what must hold of any decisions.
+//! Decisions against a few lines of independent arithmetic. [`Run`] feeds windows and checks what must hold of any
+//! decisions.
 
+mod config;
+mod content;
+mod event;
+mod extremes;
 mod grid;
+mod lateness;
+mod quality;
+mod streams;
 
 use std::collections::{BTreeMap, BTreeSet};
 
