@@ -11,10 +11,10 @@ use gst::prelude::*;
 use super::frames::{Kind, Seen};
 use super::line::{Frame, Incoming, Key, Line, Passing, Pending, Phase};
 use super::mapping::{Clockwork, Mapping};
-use super::settings::{LatePolicy, Output, QualityPolicy, Settings, TimeBase};
+use super::settings::{LatePolicy, Output, QualityPolicy, Settings, Strategy, TimeBase};
 use super::tell::{self, Ending, Opening};
 use crate::timeline::Ns;
-use crate::windowing::{ConfigError, Decision, Expected, Reason, StreamId, Windows};
+use crate::windowing::{ConfigError, Decision, Expected, Ids, Reason, StreamId, Windows};
 
 /// What goes to the application, or upstream, once the lock is free.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ impl Core {
             line.phase = Phase::Running;
             line.flow = Ok(gst::FlowSuccess::Ok);
             if line.port.key == Key::Main {
-                // Where others wait for its decisions it must not be held up by them in turn.
-                line.tasked = several && self.settings.is_by_content();
+                // Others may have to flow for it to flow: a muxer waits for both, and so may a thread that brings both.
+                line.tasked = several;
             }
         }
         Ok(())
@@ -344,8 +344,12 @@ impl Core {
     fn apply(&mut self) {
         let mut decisions = std::mem::take(&mut self.decisions);
         let lists = self.settings.output == Output::BufferLists;
+        let grid = matches!(self.settings.strategy, Strategy::Fixed | Strategy::Sliding);
         for decision in decisions.drain(..) {
             match decision {
+                // Ids are uint64: on a grid nothing is told of windows that begin before the origin.
+                Decision::Open { window, .. } | Decision::Share { window, .. } if grid && window.id < 0 => {}
+                Decision::Closed(summary) if grid && summary.window.id < 0 => {}
                 Decision::Open { stream, window } => {
                     let opening = Arc::new(Opening::new(&window, &self.mapping));
                     let is_reference = self.key(stream) == self.reference;
@@ -362,6 +366,7 @@ impl Core {
                     line.counters.late += u64::from(late);
                     let late = late && self.settings.late_policy != LatePolicy::Count;
                     let Some(line) = self.line(stream) else { continue };
+                    let windows = if grid { told(windows) } else { windows };
                     if keep {
                         line.emit(Passing { frame, windows, late, discont: false });
                     } else {
@@ -421,6 +426,14 @@ impl Core {
             self.asked = Some(next);
             self.words.push_back(Word::Keyframe(self.mapping.to_running(next)));
         }
+    }
+}
+
+/// Those that do not begin before the origin.
+fn told(windows: Ids) -> Ids {
+    match (windows.first(), windows.last()) {
+        (Some(first), Some(last)) if first < 0 => Ids::between(0, last),
+        _ => windows,
     }
 }
 

@@ -383,7 +383,7 @@ impl Line {
 
     pub fn emit(&mut self, mut passing: Passing) {
         passing.discont |= std::mem::take(&mut self.discont);
-        let id = passing.windows.first().filter(|_| !passing.late).map(i64::cast_unsigned);
+        let id = passing.windows.first().filter(|_| !passing.late).map(|id| id.max(0).cast_unsigned());
         match self.collecting.iter_mut().find(|collected| Some(collected.opening.id) == id) {
             Some(collected) => collected.frames.push(passing),
             None => self.ready.push_back(Out::Frame(passing)),

@@ -3,7 +3,7 @@
 //! neither changed nor copied; buffers pass as they come unless a strategy or `output` has to hold them.
 //!
 //! `sink` and `src` are always there. Further streams come in by `sink_%u` and leave by the `src_%u` beside it, through a
-//! queue (`max-size-buffers`, `-bytes`, `-time`) and a task of their own, cut at the same running times. The reference
+//! queue (`max-size-buffers`, `-bytes`, `-time`) and a task each (`sink` then has them too), cut at the same running times. The reference
 //! stream is that of `sink` if it is linked, else the linked one with the lowest number: contents of it alone decide.
 //! `worker_%u` pads get whole windows of it, in turn.
 //!
@@ -30,7 +30,7 @@
 //! each full minute. A buffer belongs to the windows that its PTS lies in, whatever came before or after it.
 //!
 //! The id of a window follows from its start: floor(start / hop) for fixed and sliding windows and keyframe windows with
-//! a duration, else the start in ns. Two runs over the same data, or seeks, give the same ids. Windows in which no stream
+//! a duration, else the start in ns, never below 0. Two runs over the same data, or seeks, give the same ids. Windows in which no stream
 //! has a buffer do not exist.
 //!
 //! What plays backwards, or is not in TIME, passes without windows, and a warning says so.
@@ -68,7 +68,8 @@
 //! ## Actions
 //!
 //! `split-now`, `split-after` (at the next keyframe), `split-at-running-time` (uint64) end a window of keyframe, adaptive
-//! or scene, and a clip of event. Fixed and sliding windows end where arithmetic says: a warning says so.
+//! or scene, and a clip of event. Fixed and sliding windows, and keyframe windows with a duration, end where arithmetic says:
+//! a warning says so.
 //!
 //! ## Latency and flow
 //!
@@ -78,8 +79,9 @@
 //!
 //! `send-keyframe-requests` asks upstream for a keyframe at each start that is known ahead.
 //!
-//! Further streams wait for the decisions of the reference where contents decide. With one thread upstream for several
-//! streams (a demuxer) queues stretch up to four times before it has to wait.
+//! Alone, `sink` to `src` is synchronous. With further streams each has a queue and a task. Streams wait for the decisions of
+//! the reference where contents decide. With one thread upstream for several streams (a demuxer) queues stretch up to four
+//! times before it has to wait.
 //!
 //! ## Example
 //!

@@ -222,11 +222,11 @@ impl Segmenter {
         })
     }
 
-    /// With further streams that wait for its decisions, `sink` gets a task: it must not be held up by them in turn.
+    /// With further streams `sink` gets a task too: a muxer, or a thread that brings several streams, waits for all.
     pub(super) fn let_main_run(&self) {
         let start = {
             let mut core = self.core();
-            let wanted = core.lines.len() > 1 && core.windows.is_some() && core.settings.is_by_content();
+            let wanted = core.lines.len() > 1 && core.windows.is_some();
             let Some(line) = core.lines.get_mut(&Key::Main) else { return };
             let start = wanted && !line.tasked;
             line.tasked |= wanted;

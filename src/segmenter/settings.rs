@@ -325,9 +325,4 @@ impl Settings {
             Strategy::Adaptive | Strategy::Scene | Strategy::Event => false,
         }
     }
-
-    /// Whether the reference decides where windows begin, so that others wait for it.
-    pub fn is_by_content(&self) -> bool {
-        !matches!(self.strategy, Strategy::Fixed | Strategy::Sliding) || self.align_to_keyframe
-    }
 }

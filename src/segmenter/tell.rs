@@ -52,7 +52,7 @@ fn or_none(time: Option<Ns>) -> u64 {
 impl Opening {
     pub fn new(window: &Window, mapping: &Mapping) -> Self {
         Self {
-            id: window.id.cast_unsigned(),
+            id: window.id.max(0).cast_unsigned(),
             start: window.start,
             end: window.end,
             start_running: mapping.to_running(window.start),
@@ -147,7 +147,7 @@ pub fn mark(buffer: &mut gst::BufferRef, windows: Ids, late: bool) {
     use gst::meta::CustomMeta;
     let fill = |meta: &mut CustomMeta| {
         let fields = meta.mut_structure();
-        let ids = windows.iter().map(|id| id.cast_unsigned().to_send_value());
+        let ids = windows.iter().map(|id| id.max(0).cast_unsigned().to_send_value());
         fields.set("ids", gst::Array::from_values(ids));
         fields.set("late", late);
     };

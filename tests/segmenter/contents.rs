@@ -1,7 +1,7 @@
 //! Windows by content, on real clips (`../shared/media`); without them on made-up scenes.
 
 use super::common;
-use super::played::{Played, check_order, field, play, source};
+use super::played::{Played, check_order, check_spans, field, play, source};
 
 const MS: u64 = 1_000_000;
 
@@ -85,7 +85,7 @@ fn scenes(decoder: &str) -> Option<(f64, f64)> {
             "filesrc location={} ! qtdemux ! h264parse {decoder} ! segmenter name=s strategy=scene ! fakesink",
             path.display()
         ));
-        check_order(played.items("src"));
+        check_spans(played.items("src"));
         let truth = std::fs::read_to_string(truth).unwrap();
         let of_clip = score(&starts(&played), &truth);
         let in_clip = truth.lines().filter(|line| line.ends_with(",cut")).count();

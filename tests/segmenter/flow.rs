@@ -118,8 +118,7 @@ fn a_blocked_sink_holds_up_neither_flushes_nor_states() {
             } else {
                 if !further {
                     // As a sink that goes to READY first.
-                    port.out.set_active(false).unwrap();
-                    port.arrived.open();
+                    port.arrived.flush(true);
                 }
                 rig.element.set_state(gst::State::Ready).unwrap();
             }

@@ -3,7 +3,7 @@
 use gst::prelude::*;
 
 use super::played::{Item, buffers, check_order, field};
-use super::rig::{RAW_25, Rig, buffer};
+use super::rig::{H264, RAW_25, Rig, buffer};
 
 #[test]
 fn windows_leave_as_one_list_each() {
@@ -89,7 +89,7 @@ fn poor_windows_are_marked_or_leave_a_gap() {
         let policy = if drop { "quality-policy=drop output=buffer-lists" } else { "quality-policy=mark" };
         let rig = Rig::new(&format!("duration=1000000000 min-quality=0.9 {policy}")).play();
         let port = rig.main();
-        port.begin(RAW_25);
+        port.begin(H264);
         port.push_span(0, 1000);
         // Half of the frames of the second are missing.
         (1000..2000u64).step_by(80).for_each(|pts| port.push(pts));

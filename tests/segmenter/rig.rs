@@ -54,7 +54,8 @@ impl Arrived {
         assert!(gate.waiting, "nothing is pushed");
     }
 
-    fn flush(&self, flushing: bool) {
+    /// Nothing waits at the gate, and all is refused.
+    pub fn flush(&self, flushing: bool) {
         self.gate.lock().unwrap().flushing = flushing;
         self.opened.notify_all();
     }
@@ -72,7 +73,6 @@ pub struct Port {
     pub peer: gst::Pad,
     /// The element's own.
     pub sink: gst::Pad,
-    pub src: gst::Pad,
     pub arrived: Arc<Arrived>,
     /// Events that came up to the pad that pushes.
     pub upstream: Arc<Mutex<Vec<gst::Event>>>,
@@ -82,7 +82,6 @@ pub struct Port {
 
 pub struct Rig {
     pub element: gst::Element,
-    pub clock: gst_check::TestClock,
     pub bus: gst::Bus,
     live: bool,
 }
@@ -109,7 +108,7 @@ impl Rig {
         element.set_base_time(gst::ClockTime::ZERO);
         let bus = gst::Bus::new();
         element.set_bus(Some(&bus));
-        Self { element, clock, bus, live }
+        Self { element, bus, live }
     }
 
     pub fn play(self) -> Self {
@@ -175,7 +174,7 @@ impl Rig {
         peer.set_active(true).unwrap();
         src.link(&out).unwrap();
         peer.link(&sink).unwrap();
-        Port { peer, sink, src, arrived, upstream, out }
+        Port { peer, sink, arrived, upstream, out }
     }
 
     pub fn messages(&self) -> Vec<gst::Structure> {

@@ -130,7 +130,7 @@ fn a_live_stream_that_stalls_holds_the_others_no_longer_than_the_bound() {
     let seen = two.seen();
     assert!(seen[10].late && seen[10].ids == Some(vec![0]));
     assert!(!seen[11].late && seen[11].ids == Some(vec![1]));
-    assert_eq!(one.seen().len(), 40);
+    one.wait_buffers(40);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn streams_that_are_not_live_are_waited_for() {
     let (one, two) = (rig.main(), rig.further());
     one.begin(RAW_25);
     two.begin(RAW_25);
-    one.push_span(0, 5000);
+    one.push_span(0, 4880);
     two.push_span(0, 800);
     assert!(rig.closed().is_empty());
     let gap =
@@ -204,6 +204,7 @@ fn pads_come_and_go_while_playing() {
     assert_eq!(three.sink.name(), "sink_0");
     one.push_span(4520, 5520);
     one.eos();
+    one.wait_eos();
     check_order(&one.items());
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::played::{Item, Played, Seen, check_order, field, play, source};
+use super::played::{Item, Played, Seen, check_order, check_spans, field, play, source};
 
 const MS: u64 = 1_000_000;
 const CLIPS: [&str; 3] = ["bbb_64s.mp4", "concat_ccby_b3.mp4", "concat_ccby_nob.mp4"];
@@ -55,7 +55,7 @@ fn every_frame_is_in_the_windows_that_its_pts_says() {
                 assert_eq!(seen.ids.clone().unwrap_or_default(), wanted, "{clip} {settings} {seen:?}");
                 assert!(!seen.late);
             }
-            check_order(played.items("src"));
+            check_spans(played.items("src"));
             check_closed(&played);
         }
     }
@@ -99,7 +99,12 @@ fn keyframe_windows_begin_at_keyframes() {
             ("strategy=keyframe duration=5000000000", 5000 * MS),
             ("strategy=fixed align-to-keyframe=true duration=5000000000", 5000 * MS),
         ] {
-            let played = play(&format!("{} ! segmenter name=s {settings} ! fakesink", source(clip)));
+            // In one of them pictures that the container calls keyframes are none by the bitstream.
+            let detection = if clip == CLIPS[0] { "flags" } else { "auto" };
+            let played = play(&format!(
+                "{} ! segmenter name=s {settings} keyframe-detection={detection} ! fakesink",
+                source(clip)
+            ));
             let buffers = played.buffers("src");
             let starts = begin_at_keyframes(&buffers, duration);
             for seen in &buffers {
@@ -159,7 +164,7 @@ fn ids_are_the_same_in_two_runs_and_after_a_seek() {
             "filesrc location={} ! qtdemux ! h264parse ! segmenter name=s {settings} ! fakesink name=sink",
             path.display()
         );
-        let key = |seen: &Seen| (seen.stream_time.unwrap(), seen.ids.clone());
+        let key = |seen: &Seen| (seen.pts, seen.ids.clone());
         let first: Vec<_> = play(&description).buffers("src").into_iter().map(key).collect();
         let again: Vec<_> = play(&description).buffers("src").into_iter().map(key).collect();
         assert_eq!(first, again);
