@@ -106,6 +106,7 @@ impl Windows {
             self.end_stream(slot, out);
         }
         self.streams[slot].used = false;
+        self.find_lead();
         if self.reference == Some(slot) {
             self.reference = self.streams.iter().position(|stream| stream.used);
             if matches!(self.plan, Plan::Cuts(_)) {
@@ -202,6 +203,7 @@ impl Windows {
         if std::mem::replace(&mut self.streams[slot].eos, true) {
             return;
         }
+        self.find_lead();
         let all = self.streams.iter().all(|stream| !stream.used || stream.eos);
         if (all || self.reference == Some(slot))
             && let Plan::Cuts(cuts) = &mut self.plan
