@@ -175,16 +175,18 @@ impl Windows {
         serial
     }
 
-    /// Nothing comes between `time` and `time + duration`.
+    /// Nothing comes between `time` and `time + duration`, which may be 0: the stream has come here.
     pub fn gap(&mut self, stream: StreamId, time: Ns, duration: Ns, out: &mut Vec<Decision>) {
         let Some(slot) = self.slot(stream) else { return };
         let (start, end) = (within(time), within(within(time) + duration));
-        if self.streams[slot].eos || end <= start {
+        if self.streams[slot].eos || end < start {
             return;
         }
         let stream = &mut self.streams[slot];
         stream.arrived = stream.arrived.max(Some(end));
-        stream.gap(start, end);
+        if end > start {
+            stream.gap(start, end);
+        }
         let position = stream.arrived.unwrap_or(end);
         self.lead = self.lead.max(Some(position));
         if self.reference == Some(slot)

@@ -197,6 +197,18 @@ fn not_live_a_silent_stream_is_waited_for() {
 }
 
 #[test]
+fn a_gap_of_no_length_says_where_the_stream_is() {
+    let (mut run, streams) = Run::with(&Config { duration: secs(2), ..Config::default() }, 2);
+    for frame in video(streams[0], 0, 51, 10, 0) {
+        run.push(frame);
+    }
+    run.call(|windows, out| windows.gap(streams[1], secs(1), Ns::ZERO, out));
+    assert_eq!(run.closed().len(), 0);
+    run.call(|windows, out| windows.gap(streams[1], secs(2), Ns::ZERO, out));
+    assert_eq!(run.closed().len(), 1);
+}
+
+#[test]
 fn not_live_the_number_of_open_windows_is_bounded() {
     let (mut run, streams) = Run::with(&Config { duration: ms(40), ..Config::default() }, 2);
     run.push(Frame::new(streams[1], Ns::ZERO));
