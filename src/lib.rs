@@ -21,6 +21,7 @@ mod framesync;
 mod fuzz;
 mod location;
 mod media;
+mod segmenter;
 mod store;
 mod timeline;
 // What the element does not use yet.
@@ -32,7 +33,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     diskbuffer::register(plugin)?;
     diskbuffersink::register(plugin)?;
     diskbuffersrc::register(plugin)?;
-    framesync::register(plugin)
+    framesync::register(plugin)?;
+    segmenter::register(plugin)
 }
 
 gst::plugin_define!(

@@ -102,7 +102,11 @@ impl Windows {
         totals.frames += 1;
         totals.outside += u64::from(fit.own.is_empty() && !fit.late);
         totals.dropped += u64::from(!keep);
-        let windows = if fit.open.is_empty() { fit.own } else { fit.open };
+        let windows = match (fit.open.is_empty(), self.config.late_policy) {
+            (false, _) => fit.open,
+            (true, LatePolicy::Count) => Ids::NONE,
+            (true, LatePolicy::Mark | LatePolicy::Drop) => fit.own,
+        };
         out.push(Decision::Frame { stream: frame.stream, serial, windows, late: fit.late, keep });
     }
 

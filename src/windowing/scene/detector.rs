@@ -26,7 +26,7 @@ const LOOK_BACK: usize = 3;
 const HELD: usize = LOOK_BACK + 1 + LOOK_AHEAD;
 /// Scores below that are only known to be below it: motion is not searched for in calm frames.
 pub const FLOOR: f32 = 0.15;
-pub const DEFAULT_THRESHOLD: f32 = 0.3;
+pub const DEFAULT_THRESHOLD: f32 = 0.25;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SceneConfig {
@@ -69,6 +69,8 @@ pub struct SceneDetector<M> {
     sampler: Box<Sampler>,
     /// The last frames; frame n is at n modulo `HELD`.
     frames: Box<[Frame<M>]>,
+    steps: [f32; 16],
+    relit: Box<(Sample, Texture)>,
     /// Frames seen since the last reset.
     seen: u64,
     /// Frames that have had their verdict since then.
@@ -78,12 +80,19 @@ pub struct SceneDetector<M> {
 
 impl<M: Copy> SceneDetector<M> {
     pub fn new(config: SceneConfig) -> Self {
-        let frame =
-            || Frame { mark: None, sample: Sample::default(), texture: [0; score::BLOCKS], figures: Figures::default(), step: 0.0 };
+        let frame = || Frame {
+            mark: None,
+            sample: Sample::default(),
+            texture: [0; score::BLOCKS],
+            figures: Figures::default(),
+            step: 0.0,
+        };
         Self {
             config,
             sampler: Box::new(Sampler::new()),
             frames: (0..HELD).map(|_| frame()).collect(),
+            steps: [0.0; 16],
+            relit: Box::new((Sample::default(), [0; score::BLOCKS])),
             seen: 0,
             judged: 0,
             last_cut: None,
@@ -112,7 +121,8 @@ impl<M: Copy> SceneDetector<M> {
         let before = now.checked_sub(1);
         let previous = before.map(|n| &self.frames[self::slot(n)].sample);
         let figures = figures::of(&self.frames[slot].sample, previous);
-        let step = before.map_or(0.0, |n| self.step(n, now));
+        let step = before.map_or(0.0, |n| self.distance(n, now));
+        self.steps[(now % 16) as usize] = step;
         self.frames[slot].figures = figures;
         self.frames[slot].step = step;
         self.seen += 1;
@@ -138,48 +148,97 @@ impl<M: Copy> SceneDetector<M> {
         Some(Verdict { mark: frame.mark?, cut, score, figures: frame.figures })
     }
 
-    fn score(&self, at: u64) -> f32 {
-        if at == 0 {
+    fn score(&mut self, at: u64) -> f32 {
+        let mut apart = self.frames[slot(at)].step;
+        if at == 0 || apart < FLOOR {
             return 0.0;
         }
         let usual = self.usual(at);
         let beyond = |distance: f32| ((distance - usual) / (1.0 - usual)).max(0.0);
-        let mut apart = self.frames[slot(at)].step;
         for (back, ahead) in PAIRS {
             if beyond(apart) < FLOOR {
                 break;
             }
             let (Some(a), b) = (at.checked_sub(back), at + ahead) else { continue };
             if b < self.seen {
-                apart = apart.min(self.distance(a, b, Motion::Search));
+                apart = apart.min(self.distance(a, b));
             }
         }
-        beyond(apart)
+        let score = beyond(apart);
+        if score >= FLOOR && self.fades(at) { 0.0 } else { score }
     }
 
-    /// Second largest step about `at`, without the one that leads to it.
-    fn usual(&self, at: u64) -> f32 {
-        let (mut most, mut second) = (0.0f32, 0.0f32);
-        let first = at.saturating_sub(2).max(1);
-        for n in (first..self.seen.min(at + 3)).filter(|&n| n != at) {
-            let step = self.frames[slot(n)].step;
-            second = second.max(step.min(most));
-            most = most.max(step);
+    /// A fade begins or ends here: one side is blank, the contrast of the other grows from it or falls to it.
+    fn fades(&self, at: u64) -> bool {
+        let sample = |n: u64| &self.frames[slot(n)].sample;
+        let grows = |from: u64, to: u64| score::contrast(sample(from), sample(to)).is_some_and(|gain| gain > GROWTH);
+        (score::is_blank(sample(at - 1)) && at + 2 < self.seen && grows(at, at + 2))
+            || (score::is_blank(sample(at)) && at >= 3 && grows(at - 1, at - 3))
+    }
+
+    /// Second largest change about `at`, without the one that leads to it.
+    fn usual(&mut self, at: u64) -> f32 {
+        let mut changes = [0.0f32; 4];
+        let [before, earlier, after, later] = &mut changes;
+        let step = |this: &Self, n: u64| this.frames[slot(n)].step;
+        // The last two steps that are no repetition.
+        let mut steps = (at.saturating_sub(MEMORY).max(1)..at)
+            .rev()
+            .map(|n| (n, self.steps[(n % 16) as usize]))
+            .filter(|(_, step)| *step > REPEATED);
+        let first = steps.next();
+        let second = steps.next();
+        drop(steps);
+        *before = first.map_or(0.0, |s| s.1);
+        *earlier = second.map_or(0.0, |s| s.1);
+        if at >= 3
+            && before.min(*earlier) >= FLOOR
+            && first.is_some_and(|s| s.0 == at - 1)
+            && second.is_some_and(|s| s.0 == at - 2)
+        {
+            let over = self.distance(at - 3, at - 1);
+            *before = before.min(over);
+            *earlier = earlier.min(over);
         }
-        second
+        if at + 1 < self.seen {
+            *after = step(self, at + 1);
+        }
+        if at + 2 < self.seen {
+            *later = step(self, at + 2);
+            if after.min(*later) >= FLOOR {
+                let over = self.distance(at, at + 2);
+                *after = after.min(over);
+                *later = later.min(over);
+            }
+        }
+        changes.sort_by(f32::total_cmp);
+        changes[2]
     }
 
-    /// Distance of successive frames; motion is searched for where it matters.
-    fn step(&self, a: u64, b: u64) -> f32 {
-        let plain = self.distance(a, b, Motion::Ignore);
-        if plain < FLOOR { plain } else { self.distance(a, b, Motion::Search) }
-    }
-
-    fn distance(&self, a: u64, b: u64, motion: Motion) -> f32 {
+    /// Distance of two frames of those held, under whatever light.
+    fn distance(&mut self, a: u64, b: u64) -> f32 {
         let [a, b] = [a, b].map(|n| &self.frames[slot(n)]);
-        score::distance((&a.sample, &a.texture), (&b.sample, &b.texture), motion)
+        let (from, to) = ((&a.sample, &a.texture), (&b.sample, &b.texture));
+        let plain = score::distance(from, to, Motion::Ignore);
+        if plain < FLOOR {
+            return plain;
+        }
+        let moved = score::distance(from, to, Motion::Search);
+        if moved < FLOOR {
+            return moved;
+        }
+        let (sample, texture) = &mut *self.relit;
+        if score::relight(from.0, to.0, (sample, texture)) {
+            return moved.min(score::distance((sample, texture), to, Motion::Search));
+        }
+        moved
     }
 }
+
+/// More contrast after two frames than that is a fade.
+const GROWTH: f32 = 1.25;
+const MEMORY: u64 = 6;
+const REPEATED: f32 = 0.01;
 
 /// Frames before and after a frame that are compared, beside the step to it: likely returns first.
 const PAIRS: [(u64, u64); 5] = [(1, 1), (2, 0), (1, 2), (3, 0), (2, 1)];

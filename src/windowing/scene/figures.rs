@@ -8,6 +8,7 @@
 //! - Complexity is the sum of detail and change, in 8-bit luma codes. It does not depend on the size of the frame.
 
 use super::sample::{CODE, COLUMNS, ROWS, Sample};
+use super::score::difference;
 
 const BLACK: u16 = 20 * CODE as u16;
 const WHITE: u16 = 235 * CODE as u16;
@@ -44,8 +45,4 @@ pub fn of(sample: &Sample, previous: Option<&Sample>) -> Figures {
 
 fn exposed(row: &[u16; COLUMNS]) -> u32 {
     row.iter().map(|cell| u32::from((BLACK..=WHITE).contains(cell))).sum()
-}
-
-fn difference(a: &[u16], b: &[u16]) -> u32 {
-    a.iter().zip(b).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
 }

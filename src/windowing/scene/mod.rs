@@ -1,4 +1,5 @@
 pub mod detector;
+pub mod encoded;
 pub mod figures;
 pub mod picture;
 pub mod sample;

@@ -1,7 +1,7 @@
 //! The same few thousand samples of every frame, whatever its size and format.
 //!
-//! Luma is averaged on a grid of 64x36 cells, chroma on 32x18, each cell from 4x4 pixels spread evenly over it: noise
-//! of single pixels is averaged away, and rows of both fields are in each cell. A value is the sum of its sixteen
+//! Luma is averaged on a grid of 64x36 cells, chroma on 32x18, each cell from eight pixels in
+//! each of two rows, spread evenly over it: noise of single pixels is averaged away. A value is the sum of its sixteen
 //! pixels in 8-bit codes: 0 to 4080, so that deeper formats and dark frames keep steps below one code. RGB becomes
 //! BT.601 in video range after averaging.
 
@@ -11,10 +11,12 @@ pub const COLUMNS: usize = 64;
 pub const ROWS: usize = 36;
 pub const CHROMA_COLUMNS: usize = COLUMNS / 2;
 pub const CHROMA_ROWS: usize = ROWS / 2;
-/// Pixels along each side of a cell's 4x4.
-const TAPS: usize = 4;
+/// Pixels of a cell along a row.
+const ACROSS: usize = 8;
+/// Rows of a cell. Few: what costs is to fetch them from memory.
+const DOWN: usize = 2;
 /// One 8-bit code.
-pub const CODE: u32 = (TAPS * TAPS) as u32;
+pub const CODE: u32 = (ACROSS * DOWN) as u32;
 const NEUTRAL: u16 = 128 * CODE as u16;
 
 /// What is kept of a frame.
@@ -43,15 +45,14 @@ struct Shape {
 #[derive(Debug, Clone)]
 struct Places<const C: usize, const R: usize> {
     shape: Shape,
-    /// Bytes from the start of a row, `TAPS` for each column.
-    x: [[usize; TAPS]; C],
-    /// Rows, `TAPS` for each row of cells.
-    y: [[usize; TAPS]; R],
+    /// Bytes from the start of a row.
+    x: [[usize; ACROSS]; C],
+    y: [[usize; DOWN]; R],
 }
 
 impl<const C: usize, const R: usize> Places<C, R> {
     fn new() -> Self {
-        Self { shape: Shape::default(), x: [[0; TAPS]; C], y: [[0; TAPS]; R] }
+        Self { shape: Shape::default(), x: [[0; ACROSS]; C], y: [[0; DOWN]; R] }
     }
 
     fn fit(&mut self, component: &Component) {
@@ -63,12 +64,12 @@ impl<const C: usize, const R: usize> Places<C, R> {
         self.shape = shape;
         for (cell, taps) in self.x.iter_mut().enumerate() {
             for (tap, x) in taps.iter_mut().enumerate() {
-                *x = place(cell, tap, C, width) * pixel_stride;
+                *x = place(cell * ACROSS + tap, C * ACROSS, width) * pixel_stride;
             }
         }
         for (cell, taps) in self.y.iter_mut().enumerate() {
             for (tap, y) in taps.iter_mut().enumerate() {
-                *y = place(cell, tap, R, height);
+                *y = place(cell * DOWN + tap, R * DOWN, height);
             }
         }
     }
@@ -105,11 +106,10 @@ impl<const C: usize, const R: usize> Places<C, R> {
     }
 }
 
-/// The pixel of a tap: the middle of each quarter of a cell.
-fn place(cell: usize, tap: usize, cells: usize, length: usize) -> usize {
-    let steps = (cell * TAPS + tap) as u128 * 2 + 1;
+/// The middle of a tap's share of the pixels.
+fn place(tap: usize, taps: usize, length: usize) -> usize {
     // In 128 bits no length overflows.
-    (steps * length as u128 / (2 * TAPS * cells) as u128) as usize
+    ((2 * tap as u128 + 1) * length as u128 / (2 * taps as u128)) as usize
 }
 
 /// Reads frames. What it holds is fixed in size.
