@@ -232,13 +232,16 @@ impl Segmenter {
         if core.windows.is_none() {
             return Err("the element does not run".into());
         }
+        if let Some(nobody) = asked.streams.iter().find(|key| !core.lines.contains_key(key)) {
+            return Err(format!("there is no {}", nobody.sink_name()));
+        }
         if core.reference.is_none() && asked.time.is_some() {
             return self.triggers.keep(asked);
         }
         let Asked { time, streams, name } = asked;
         let stream_of = |key: &Key| {
             let stream = core.lines.get(key).and_then(|line| line.stream);
-            stream.ok_or_else(|| format!("{} has no data, or is not there", key.sink_name()))
+            stream.ok_or_else(|| format!("{} has no data", key.sink_name()))
         };
         let wanted = streams.iter().map(stream_of).collect::<Result<Vec<_>, _>>()?;
         let now = from.or(core.reference).and_then(|key| stream_of(&key).ok());
