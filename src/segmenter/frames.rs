@@ -239,8 +239,7 @@ impl Look {
 
     fn is_keyframe(&mut self, buffer: &gst::BufferRef, flags: gst::BufferFlags) -> bool {
         if !self.reads {
-            return !flags.contains(gst::BufferFlags::DELTA_UNIT) && !flags.contains(gst::BufferFlags::HEADER)
-                || !self.kind.is_encoded_video();
+            return !flags.contains(gst::BufferFlags::DELTA_UNIT) || !self.kind.is_encoded_video();
         }
         // Without the whole of it mapped as one: memories are not merged.
         let single = buffer.n_memory() == 1;
