@@ -275,6 +275,11 @@ fn nick(strategy: Strategy) -> String {
     gst::glib::EnumValue::from_value(&value).map_or_else(String::new, |(_, value)| value.nick().to_string())
 }
 
+/// Whether raw video is looked into.
+pub fn reads_pixels(settings: &Settings) -> bool {
+    matches!(wants(settings, Kind::Raw), Wants::Pixels)
+}
+
 enum Wants {
     Nothing,
     Pixels,
