@@ -41,7 +41,8 @@ fn a_replay_of_what_has_passed_changes_no_closed_window() {
     for strategy in [Strategy::Fixed, Strategy::Keyframe, Strategy::Scene] {
         let config = Config { strategy, duration: secs(1), max_duration: secs(2), ..Config::default() };
         let (mut run, streams) = Run::with(&config, 1);
-        let frames = video(streams[0], 0, 200, 25, 2);
+        let mut frames = video(streams[0], 0, 200, 25, 2);
+        frames.iter_mut().for_each(|frame| frame.cut = frame.keyframe);
         for &frame in &frames {
             run.push(frame);
         }
