@@ -103,17 +103,23 @@ impl Windows {
         let bound = self.config.allowed_lateness.unwrap_or(Ns::SECOND);
         loop {
             self.close(out);
-            let Some(front) = self.open.front() else { return };
+            let Some(front) = self.open.front() else { break };
             let live =
                 self.live && front.window.end.is_some_and(|end| self.lead.is_some_and(|lead| end + bound <= lead));
             if !live && self.open.len() <= MOST_OPEN {
-                return;
+                break;
             }
             let end = front.window.end;
             for slot in 0..self.streams.len() {
                 if self.streams[slot].used && self.streams[slot].finals == 0 {
                     self.force(slot, end, out);
                 }
+            }
+        }
+        // Windows that nobody has opened are over as well.
+        if let (true, Some(lead), Plan::Grid(_) | Plan::Cuts(_)) = (self.live, self.lead, &self.plan) {
+            for stream in &mut self.streams {
+                stream.floor = stream.floor.max(Some(lead - bound));
             }
         }
     }
@@ -271,7 +277,13 @@ impl Windows {
         let stream = &mut self.streams[slot];
         stream.finals = 0;
         stream.restart();
-        self.lead = self.streams.iter().filter(|stream| stream.used).filter_map(|stream| stream.arrived).max();
+        self.find_lead();
+    }
+
+    /// Of the streams that still run.
+    pub(super) fn find_lead(&mut self) {
+        let running = self.streams.iter().filter(|stream| stream.used && !stream.eos);
+        self.lead = running.filter_map(|stream| stream.arrived).max();
     }
 
     fn let_go(&mut self, slot: usize, out: &mut Vec<Decision>) {

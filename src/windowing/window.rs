@@ -219,7 +219,8 @@ pub enum Decision {
     Frame {
         stream: StreamId,
         serial: u64,
-        /// Those that it counts in; if it is late for all of its windows, these; none outside of windows.
+        /// Those that it counts in; if it is late for all of its windows, these, or none where late frames are only
+        /// counted; none outside of windows.
         windows: Ids,
         /// The share of at least one of its windows was final.
         late: bool,

@@ -106,6 +106,7 @@ impl Windows {
             self.end_stream(slot, out);
         }
         self.streams[slot].used = false;
+        self.find_lead();
         if self.reference == Some(slot) {
             self.reference = self.streams.iter().position(|stream| stream.used);
             if matches!(self.plan, Plan::Cuts(_)) {
@@ -174,16 +175,18 @@ impl Windows {
         serial
     }
 
-    /// Nothing comes between `time` and `time + duration`.
+    /// Nothing comes between `time` and `time + duration`, which may be 0: the stream has come here.
     pub fn gap(&mut self, stream: StreamId, time: Ns, duration: Ns, out: &mut Vec<Decision>) {
         let Some(slot) = self.slot(stream) else { return };
         let (start, end) = (within(time), within(within(time) + duration));
-        if self.streams[slot].eos || end <= start {
+        if self.streams[slot].eos || end < start {
             return;
         }
         let stream = &mut self.streams[slot];
         stream.arrived = stream.arrived.max(Some(end));
-        stream.gap(start, end);
+        if end > start {
+            stream.gap(start, end);
+        }
         let position = stream.arrived.unwrap_or(end);
         self.lead = self.lead.max(Some(position));
         if self.reference == Some(slot)
@@ -202,6 +205,7 @@ impl Windows {
         if std::mem::replace(&mut self.streams[slot].eos, true) {
             return;
         }
+        self.find_lead();
         let all = self.streams.iter().all(|stream| !stream.used || stream.eos);
         if (all || self.reference == Some(slot))
             && let Plan::Cuts(cuts) = &mut self.plan

@@ -17,7 +17,8 @@ fn defaults_are_accepted_with_each_strategy_that_needs_no_hop() {
 
 #[test]
 fn what_cannot_be_is_refused_with_the_property_to_set() {
-    let cases: Vec<(&str, Box<dyn FnOnce(&mut Config)>)> = vec![
+    type Change = Box<dyn FnOnce(&mut Config)>;
+    let cases: Vec<(&str, Change)> = vec![
         ("duration", Box::new(|config| config.duration = Ns::ZERO)),
         ("duration", Box::new(|config| config.duration = Ns(-1))),
         ("duration", Box::new(|config| config.duration = Ns::MAX)),

@@ -102,6 +102,55 @@ proptest! {
             prop_assert!(reached || end <= 0 || start >= 400 * 40 * MS, "{:?} of {:?}", (start, end), spans);
         }
     }
+
+    #[test]
+    fn each_stream_has_its_own_part_of_the_clips_it_is_asked_for(
+        gops in prop::array::uniform3(1i64..60), bs in prop::array::uniform3(0i64..4),
+        skews in prop::array::uniform3(0i64..20), live in prop::bool::ANY, max in 0i64..4000,
+        triggers in prop::collection::vec((0usize..200, -2000i64..2000, prop::collection::vec(0usize..3, 0..3)), 0..8),
+    ) {
+        let max_duration = if max >= 1600 { ms(max) } else { Ns::ZERO };
+        let config = Config { max_duration, allowed_lateness: Some(secs(5)), ..event(ms(800), ms(800)) };
+        let (mut run, streams) = Run::with(&config, 3);
+        run.windows.set_live(live);
+        let sources: Vec<_> = (0..3).map(|at| video(streams[at], 0, 200, gops[at], bs[at])).collect();
+        for at in 0..220 {
+            for (source, skew) in sources.iter().zip(skews) {
+                if let Some(&frame) = usize::try_from(at as i64 - skew).ok().and_then(|at| source.get(at)) {
+                    run.push(frame);
+                }
+            }
+            for (_, offset, only) in triggers.iter().filter(|trigger| trigger.0 == at) {
+                let only: Vec<_> = only.iter().map(|&at| streams[at]).collect();
+                trigger(&mut run, ms(at as i64 * 40 + offset), &only, "");
+            }
+        }
+        run.eos();
+        run.check(true);
+        let spans = run.spans();
+        for closed in run.closed() {
+            prop_assert!(max_duration == Ns::ZERO || closed.window.end.unwrap() - closed.window.start <= max_duration);
+            for of in closed.streams.iter().filter(|of| of.complete) {
+                let (start, end) = (closed.window.start, closed.window.end.unwrap());
+                let inside = sources[of.stream.index()].iter().filter(|frame| frame.time >= start && frame.time < end);
+                let sent = run.decided(of.stream).into_iter().filter(|decided| {
+                    decided.windows == [closed.window.id] && decided.frame.time >= start
+                });
+                prop_assert_eq!(sent.count(), inside.count(), "{:?}", closed);
+            }
+        }
+        for &stream in &streams {
+            check_clips(&run, stream);
+            for decided in run.decided(stream) {
+                let Some(&id) = decided.windows.first() else { continue };
+                let clip = spans.iter().find(|span| span.0 == id).unwrap();
+                prop_assert!(decided.frame.time.0 < clip.2, "{:?} of {:?}", decided, clip);
+            }
+        }
+        for pair in spans.windows(2) {
+            prop_assert!(pair[0].2 <= pair[1].1, "clips do not overlap: {:?}", spans);
+        }
+    }
 }
 
 #[test]

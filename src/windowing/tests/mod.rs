@@ -1,6 +1,7 @@
 //! Decisions against a few lines of independent arithmetic. [`Run`] feeds windows and checks what must hold of any
 //! decisions.
 
+mod allocations;
 mod config;
 mod content;
 mod event;
@@ -39,17 +40,20 @@ pub struct Run {
     pub out: Vec<Decision>,
     pub log: Vec<Decision>,
     pub frames: BTreeMap<(StreamId, u64), Frame>,
+    /// Those of the start.
+    pub streams: Vec<StreamId>,
 }
 
 impl Run {
     pub fn new(config: &Config) -> Self {
         let windows = Windows::new(config).unwrap();
-        Self { windows, out: Vec::new(), log: Vec::new(), frames: BTreeMap::new() }
+        Self { windows, out: Vec::new(), log: Vec::new(), frames: BTreeMap::new(), streams: Vec::new() }
     }
 
     pub fn with(config: &Config, streams: usize) -> (Self, Vec<StreamId>) {
         let mut run = Self::new(config);
-        let streams = (0..streams).map(|_| run.windows.add_stream()).collect();
+        run.streams = (0..streams).map(|_| run.windows.add_stream()).collect();
+        let streams = run.streams.clone();
         (run, streams)
     }
 
@@ -66,7 +70,7 @@ impl Run {
     }
 
     pub fn eos(&mut self) {
-        let streams: BTreeSet<_> = self.frames.keys().map(|key| key.0).collect();
+        let streams: BTreeSet<_> = self.frames.keys().map(|key| key.0).chain(self.streams.iter().copied()).collect();
         for stream in streams {
             self.call(|windows, out| windows.eos(stream, out));
         }

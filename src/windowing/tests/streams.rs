@@ -102,6 +102,52 @@ proptest! {
             }
         }
     }
+
+    #[test]
+    fn live_a_frame_is_late_when_the_leader_has_passed_its_window_by_the_bound(
+        steps in prop::collection::vec((0usize..3, 0i64..400), 1..200), lateness in prop::option::of(0i64..3000),
+        ended in 0usize..400,
+    ) {
+        let lateness = lateness.map(ms);
+        let config = Config { duration: ms(500), allowed_lateness: lateness, ..Config::default() };
+        let (mut run, streams) = Run::with(&config, 3);
+        run.windows.set_live(true);
+        let mut positions = [None::<i64>; 3];
+        let mut given_up = i64::MIN;
+        let mut late = 0;
+        for (at, (stream, forward)) in steps.into_iter().enumerate() {
+            if at == ended {
+                run.call(|windows, out| windows.eos(streams[0], out));
+                positions[0] = None;
+            }
+            if at >= ended && stream == 0 {
+                continue;
+            }
+            let time = positions[stream].unwrap_or_default() + forward * MS;
+            positions[stream] = Some(time);
+            run.push(Frame::new(streams[stream], Ns(time)));
+            let end = (time.div_euclid(500 * MS) + 1) * 500 * MS;
+            late += u64::from(end <= given_up);
+            let decided = run.decided(streams[stream]);
+            prop_assert_eq!(decided.last().unwrap().late, end <= given_up, "{} at {}, {}", stream, time, given_up);
+            let lead = positions.iter().flatten().max().unwrap();
+            given_up = given_up.max(lead - lateness.unwrap_or(secs(1)).0);
+        }
+        run.eos();
+        run.check(true);
+        let told: u64 = streams.iter().map(|&stream| run.windows.totals(stream).late).sum();
+        prop_assert_eq!(told, late);
+        for closed in run.closed() {
+            for of in &closed.streams {
+                let (start, end) = (closed.window.start, closed.window.end.unwrap());
+                let decided = run.decided(of.stream);
+                let inside = |decided: &&Decided| {
+                    !decided.late && decided.frame.time >= start && decided.frame.time < end
+                };
+                prop_assert_eq!(of.figures.frames as usize, decided.iter().filter(inside).count());
+            }
+        }
+    }
 }
 
 #[test]
@@ -148,6 +194,18 @@ fn not_live_a_silent_stream_is_waited_for() {
     run.eos();
     run.check(true);
     assert!(run.closed().iter().all(|closed| closed.complete));
+}
+
+#[test]
+fn a_gap_of_no_length_says_where_the_stream_is() {
+    let (mut run, streams) = Run::with(&Config { duration: secs(2), ..Config::default() }, 2);
+    for frame in video(streams[0], 0, 51, 10, 0) {
+        run.push(frame);
+    }
+    run.call(|windows, out| windows.gap(streams[1], secs(1), Ns::ZERO, out));
+    assert_eq!(run.closed().len(), 0);
+    run.call(|windows, out| windows.gap(streams[1], secs(2), Ns::ZERO, out));
+    assert_eq!(run.closed().len(), 1);
 }
 
 #[test]
