@@ -1,1 +1,3 @@
+//! Windows of streams, without GStreamer.
+
 pub mod scene;

@@ -132,16 +132,16 @@ impl EncodedDetector {
         match longest {
             Some(longest) if interval + 1 < longest => true,
             Some(longest) if interval <= longest + 1 => false,
-            _ => self.keyframes.last().is_some_and(|last| bytes >= 2 * last || last >= 2 * bytes),
+            _ => self.keyframes.last().is_some_and(|last| bytes / 2 >= last || last / 2 >= bytes),
         }
     }
 
     fn stands_out(&self, bytes: u64) -> bool {
         let next = self.anchors.iter().skip(self.judged + 1).filter(|a| !a.unit.keyframe).map(|a| a.unit.bytes).max();
         self.predicted.len() >= ENOUGH
-            && self.predicted.median().is_some_and(|usual| bytes > BEYOND_USUAL * usual)
-            && self.keyframes.median().is_none_or(|keyframe| bytes * OF_KEYFRAME >= keyframe)
-            && next.is_none_or(|next| 2 * bytes > BEYOND_NEXT_HALVES * next)
+            && self.predicted.median().is_some_and(|usual| bytes / BEYOND_USUAL > usual)
+            && self.keyframes.median().is_none_or(|keyframe| bytes >= keyframe / OF_KEYFRAME)
+            && next.is_none_or(|next| bytes / BEYOND_NEXT_HALVES > next / 2)
     }
 
     /// Three frames before and three from here on: the groups lie further apart than either is wide, by a tenth at least.

@@ -98,13 +98,34 @@ impl PixelFormat {
 #[derive(Debug, Clone, Copy)]
 enum Layout {
     /// `x`, `y`: how often chroma is halved. `cb`, `cr`: planes.
-    Planar { x: u32, y: u32, cb: usize, cr: usize, depth: u32 },
+    Planar {
+        x: u32,
+        y: u32,
+        cb: usize,
+        cr: usize,
+        depth: u32,
+    },
     /// 4:2:0, chroma interleaved in the second plane.
-    SemiPlanar { cb: usize, cr: usize, depth: u32 },
-    Gray { depth: u32 },
+    SemiPlanar {
+        cb: usize,
+        cr: usize,
+        depth: u32,
+    },
+    Gray {
+        depth: u32,
+    },
     /// Two pixels in four bytes.
-    Packed422 { y: usize, cb: usize, cr: usize },
-    Rgb { r: usize, g: usize, b: usize, pixel: usize },
+    Packed422 {
+        y: usize,
+        cb: usize,
+        cr: usize,
+    },
+    Rgb {
+        r: usize,
+        g: usize,
+        b: usize,
+        pixel: usize,
+    },
 }
 
 /// The bytes of one plane, and the bytes from one row to the next.
@@ -191,9 +212,7 @@ impl<'a> Picture<'a> {
                     at(1, cr * bytes, 2 * bytes, w, h, depth)?,
                 ])
             }
-            Layout::Gray { depth } => {
-                Components::Gray(at(0, 0, if depth > 8 { 2 } else { 1 }, width, height, depth)?)
-            }
+            Layout::Gray { depth } => Components::Gray(at(0, 0, if depth > 8 { 2 } else { 1 }, width, height, depth)?),
             Layout::Packed422 { y, cb, cr } => Components::Yuv([
                 at(0, y, 2, width, height, 8)?,
                 at(0, cb, 4, half(width), height, 8)?,

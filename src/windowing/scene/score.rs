@@ -50,8 +50,7 @@ pub fn texture(sample: &Sample, into: &mut Texture) {
         *texture = spread::<COLUMNS, BLOCK_COLUMNS>(rows, x * BLOCK_COLUMNS);
         for plane in &sample.chroma {
             let rows = &plane[y * CHROMA_BLOCK_ROWS..(y + 1) * CHROMA_BLOCK_ROWS];
-            *texture +=
-                CHROMA_WEIGHT * spread::<CHROMA_COLUMNS, CHROMA_BLOCK_COLUMNS>(rows, x * CHROMA_BLOCK_COLUMNS);
+            *texture += CHROMA_WEIGHT * spread::<CHROMA_COLUMNS, CHROMA_BLOCK_COLUMNS>(rows, x * CHROMA_BLOCK_COLUMNS);
         }
     }
 }
@@ -192,11 +191,18 @@ impl Fit {
         }
         let count = (C * R) as f64;
         let covariance = |products: u64, a: u64, b: u64| products as f64 - a as f64 * b as f64 / count;
-        let (var_a, var_b, cov) = (covariance(aa, sum_a, sum_a), covariance(bb, sum_b, sum_b), covariance(ab, sum_a, sum_b));
+        let (var_a, var_b, cov) =
+            (covariance(aa, sum_a, sum_a), covariance(bb, sum_b, sum_b), covariance(ab, sum_a, sum_b));
         let (gain, correlation) =
             if var_a > 0.0 && var_b > 0.0 { (cov / var_a, cov / (var_a * var_b).sqrt()) } else { (1.0, 0.0) };
         let mean = |sum: u64| (sum as f64 / count) as f32;
-        Self { from: mean(sum_a), to: mean(sum_b), gain: gain as f32, correlation: correlation as f32, variance: var_a / count }
+        Self {
+            from: mean(sum_a),
+            to: mean(sum_b),
+            gain: gain as f32,
+            correlation: correlation as f32,
+            variance: var_a / count,
+        }
     }
 
     fn apply<const C: usize, const R: usize>(&self, a: &[[u16; C]; R], into: &mut [[u16; C]; R]) {
