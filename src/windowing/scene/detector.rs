@@ -1,8 +1,8 @@
 //! Where shots begin: the decision from a few frames before and after.
 //!
 //! Frame t begins a shot if it and the two frames after it have little in common with the three before, beyond what is
-//! usual among neighbours here. All is asked of the distance of [`score`](super::score), which leaves out motion, light and
-//! what happens on a third of the frame.
+//! usual among neighbours here. All is asked of the distance of [`score`](super::score), which leaves out motion,
+//! light and what happens on a third of the frame.
 //!
 //! - `apart`: the least distance of a pair with one frame on each side, at most three frames from each other. A flash,
 //!   a broken frame, a strobe: the picture returns within three frames, some pair is close, no cut.

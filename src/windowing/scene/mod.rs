@@ -10,8 +10,8 @@
 //! | [`encoded`] | the decision without decoding |
 //!
 //! A cut is a change of the whole picture from one frame to the next. A flash or a broken frame (up to two frames), a
-//! fade, a dissolve, a pan, a title, an object that passes, light that is switched are not. Where two frames are blended
-//! at the cut (fields, frame rate conversion), the one or the other is told.
+//! fade, a dissolve, a pan, a title, an object that passes, light that is switched are not. Where two frames are
+//! blended at the cut (fields, frame rate conversion), the one or the other is told.
 //!
 //! Nothing here panics, whatever the input, and raw frames cost no allocation once the detector is made.
 

@@ -143,7 +143,10 @@ proptest! {
         planes in proptest::collection::vec((0usize..20_000, prop_oneof![0usize..300, Just(usize::MAX)]), 0..4),
     ) {
         let data = vec![0xffu8; 20_000];
-        let planes: Vec<Plane> = planes.into_iter().map(|(length, stride)| Plane { data: &data[..length], stride }).collect();
+        let planes: Vec<Plane> = planes
+            .into_iter()
+            .map(|(length, stride)| Plane { data: &data[..length], stride })
+            .collect();
         if let Ok(picture) = Picture::new(PixelFormat::ALL[format].0, width, height, &planes) {
             let mut sample = Sample::default();
             Sampler::default().read(&picture, &mut sample);
