@@ -6,7 +6,7 @@
 //!   nothing; one later than any before counts if its size is at least twice or at most half that of the last
 //!   keyframe.
 //! - A frame predicted from the past (in display order after all before it) several times as large as such frames were,
-//! and than the two that follow are, and not small beside keyframes: what an intra-coded picture costs. With B-frames
+//!   and than the two that follow are, and not small beside keyframes: what an intra-coded picture costs. With B-frames
 //!   the cut lies somewhere between it and the one before; the middle is told.
 //! - In streams of keyframes only (JPEG, intra profiles): sizes that settle elsewhere for three frames.
 //!
