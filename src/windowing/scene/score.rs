@@ -6,8 +6,8 @@
 //! noise). So the distance depends neither on contrast nor on the level of light: 0 for what only moved, above one
 //! half for what has nothing in common.
 //!
-//! It is a trimmed mean: the third of the blocks that changed most is left out, so that a title, a wipe that has begun or
-//! an object that passes does not speak for the frame. Blocks without anything to see do not count.
+//! It is a trimmed mean: the third of the blocks that changed most is left out, so that a title, a wipe that has
+//! begun or an object that passes does not speak for the frame. Blocks without anything to see do not count.
 
 use super::sample::{CHROMA_COLUMNS, CHROMA_ROWS, CODE, COLUMNS, ROWS, Sample};
 
