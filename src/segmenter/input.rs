@@ -94,10 +94,8 @@ impl Segmenter {
         let live = known && query.result().0;
         let wall = self.wall();
         let mut core = self.core();
-        if core.mapping.base() == TimeBase::Utc || live {
-            if let Some(wall) = wall {
-                core.mapping.set_wall(wall);
-            }
+        if let Some(wall) = wall.filter(|_| live || core.mapping.base() == TimeBase::Utc) {
+            core.mapping.set_wall(wall);
         }
         if let Some(line) = core.lines.get_mut(&port.key) {
             line.live = Some(live);

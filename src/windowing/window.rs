@@ -148,6 +148,8 @@ pub struct Frame {
     pub exposure: Option<f64>,
     /// A new scene begins with it.
     pub cut: bool,
+    /// Where that scene begins, if among frames that are decoded after this one and presented before it.
+    pub cut_at: Option<Ns>,
 }
 
 impl Frame {
@@ -165,6 +167,7 @@ impl Frame {
             complexity: 0.,
             exposure: None,
             cut: false,
+            cut_at: None,
         }
     }
 }

@@ -56,14 +56,14 @@ fn a_cut_to_black_and_back_is_two() {
 #[test]
 fn a_pan_is_no_cut() {
     for speed in [1, 4, 9, 16, 40] {
-        assert_eq!(cuts((0..24).map(|n| Yuv::scene(1, speed * n, 0))), [], "{speed} pixels a frame");
+        assert_eq!(cuts((0..24).map(|n| Yuv::scene(1, speed * n, 0))), [0usize; 0], "{speed} pixels a frame");
     }
 }
 
 #[test]
 fn a_pan_of_repeated_frames_is_no_cut() {
     for times in [2, 3] {
-        assert_eq!(cuts((0..30).map(|n| Yuv::scene(1, 12 * (n / times), 0))), [], "each {times} times");
+        assert_eq!(cuts((0..30).map(|n| Yuv::scene(1, 12 * (n / times), 0))), [0usize; 0], "each {times} times");
     }
 }
 
@@ -71,7 +71,7 @@ fn a_pan_of_repeated_frames_is_no_cut() {
 fn a_flash_of_up_to_two_frames_is_no_cut() {
     for length in [1, 2] {
         let flash = |(n, frame)| if (8..8 + length).contains(&n) { Yuv::flat(235) } else { frame };
-        assert_eq!(cuts(pan(1, 20).enumerate().map(flash)), [], "{length} frames");
+        assert_eq!(cuts(pan(1, 20).enumerate().map(flash)), [0usize; 0], "{length} frames");
     }
 }
 
@@ -86,14 +86,14 @@ fn a_flash_next_to_a_cut_leaves_one_cut() {
 #[test]
 fn light_that_is_switched_is_no_cut() {
     let lit = |(n, frame): (usize, Yuv)| if n / 6 % 2 == 1 { frame.lit(0.5) } else { frame };
-    assert_eq!(cuts(pan(1, 24).enumerate().map(lit)), []);
+    assert_eq!(cuts(pan(1, 24).enumerate().map(lit)), [0usize; 0]);
 }
 
 #[test]
 fn fades_are_no_cuts() {
     let light = |n: usize| (n.min(29 - n) as f32 / 8.0).min(1.0);
     let faded = |seed| pan(seed, 30).enumerate().map(move |(n, frame)| frame.lit(light(n)));
-    assert_eq!(cuts(faded(1).chain(faded(2))), []);
+    assert_eq!(cuts(faded(1).chain(faded(2))), [0usize; 0]);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_dissolve_is_no_cut() {
         let part = ((n as f32 - 9.0) / 11.0).clamp(0.0, 1.0);
         Yuv::scene(1, n, 0).mix(&Yuv::scene(2, n, 0), part)
     });
-    assert_eq!(cuts(dissolve), []);
+    assert_eq!(cuts(dissolve), [0usize; 0]);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_title_is_no_cut() {
         }
         frame
     };
-    assert_eq!(cuts(pan(1, 24).enumerate().map(title)), []);
+    assert_eq!(cuts(pan(1, 24).enumerate().map(title)), [0usize; 0]);
 }
 
 #[test]
