@@ -1,12 +1,13 @@
 //! Encoded video for strategy=scene: frames wait until it is known, from the sizes of those after them, whether a hard cut
 //! begins with them.
 //!
-//! A window can begin only at a frame that none after it in decode order precedes in display order: with B-frames a cut is
-//! told at the next such frame.
+//! With B-frames a cut may lie among frames that are decoded after the first one behind it, which tells it: the window
+//! begins at the cut, and they are in it or not by their PTS.
 
 use std::collections::VecDeque;
 
 use super::frames::Seen;
+use crate::timeline::Ns;
 use crate::windowing::scene::encoded::{EncodedDetector, Unit};
 
 #[derive(Default)]
@@ -32,6 +33,7 @@ impl Coded {
         let begins = |seen: &&mut Seen| place(seen) >= cut;
         if let Some(seen) = self.waiting.iter_mut().find(begins) {
             seen.scored.cut = true;
+            seen.scored.cut_at = Some(Ns::from(cut));
         }
     }
 

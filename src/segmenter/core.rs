@@ -210,6 +210,7 @@ impl Core {
                 complexity: seen.scored.complexity,
                 exposure: seen.scored.exposure,
                 cut: seen.scored.cut,
+                cut_at: seen.scored.cut_at.map(|at| self.mapping.of_stamp(&clockwork, at, None)),
             },
             &mut self.decisions,
         );

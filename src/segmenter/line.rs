@@ -330,11 +330,7 @@ impl Line {
 
     /// Moves everything to what leaves that waits for nothing.
     pub fn release(&mut self) {
-        loop {
-            match self.pending.front() {
-                Some(Pending::Event(_) | Pending::Unwindowed(_)) => {}
-                Some(Pending::Frame(..)) | None => break,
-            }
+        while let Some(Pending::Event(_) | Pending::Unwindowed(_)) = self.pending.front() {
             match self.pending.pop_front() {
                 Some(Pending::Event(event)) => self.emit_event(event),
                 Some(Pending::Unwindowed(frame)) => {

@@ -205,7 +205,7 @@ mod tests {
         mapping.push(segment(0, 0, 0, 1.0));
         mapping.push(segment(0, 10, 0, 1.0));
         let other = segment(1000, 0, 0, 1.0);
-        let at = |secs| mapping.of_stamp(&other, Ns::from_secs(1000 + secs), None);
+        let at = |secs: i64| mapping.of_stamp(&other, Ns::from_secs(1000 + secs), None);
         assert_eq!((at(9), at(10), at(12)), (Ns::from_secs(9), Ns::ZERO, Ns::from_secs(2)));
         assert_eq!(mapping.to_running(Ns::from_secs(2)), Ns::from_secs(12));
     }

@@ -7,6 +7,7 @@ use gst_video::prelude::*;
 
 use super::frames::Seen;
 use super::settings::{Settings, Strategy};
+use crate::timeline::Ns;
 use crate::windowing::scene::detector::{SceneConfig, SceneDetector};
 use crate::windowing::scene::figures::{self, Figures};
 use crate::windowing::scene::picture::{Picture, PixelFormat, Plane};
@@ -21,6 +22,8 @@ pub struct Scored {
     pub exposure: Option<f64>,
     /// A hard cut begins here.
     pub cut: bool,
+    /// Where exactly, if before this frame.
+    pub cut_at: Option<Ns>,
 }
 
 /// Reads the pixels of one stream.
@@ -50,11 +53,11 @@ enum Before {
 impl Pixels {
     /// Says, as a sentence, why these pixels cannot be read.
     pub fn new(caps: &gst::CapsRef, settings: &Settings) -> Result<Self, String> {
-        let info = gst_video::VideoInfo::from_caps(&caps.to_owned()).map_err(|_| {
+        let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| {
             format!("These caps of raw video are not complete: {caps}. Put videoconvert before the element")
         })?;
         let name = info.format().to_str();
-        let Some(format) = PixelFormat::from_name(&name) else {
+        let Some(format) = PixelFormat::from_name(name) else {
             let known: Vec<_> = PixelFormat::ALL.iter().map(|(_, name)| *name).collect();
             return Err(format!(
                 "Pixels of format {name} cannot be read: put videoconvert before the element, for one of {}",
@@ -63,7 +66,7 @@ impl Pixels {
         };
         let by = match settings.strategy {
             Strategy::Scene => By::Cuts(SceneDetector::new(SceneConfig { threshold: settings.scene_threshold as f32 })),
-            _ => By::Figures(Box::new((Sampler::new(), Sample::default(), Sample::default())), Before::None),
+            _ => By::Figures(Box::new((Sampler::default(), Sample::default(), Sample::default())), Before::None),
         };
         Ok(Self { reader: Some(Reader { format, info, by }) })
     }
@@ -113,8 +116,24 @@ impl Pixels {
     }
 }
 
+/// Raw video in system memory with formats that can be read alone; anything else as it is. So upstream settles on one of
+/// them where it has the choice, and what it cannot have is refused with a sentence when it comes.
+pub fn readable(caps: &gst::Caps) -> gst::Caps {
+    let formats = PixelFormat::ALL.iter().map(|(_, name)| *name);
+    let wanted = gst::Caps::builder("video/x-raw").field("format", gst::List::new(formats)).build();
+    let mut answer = gst::Caps::new_empty();
+    let into = answer.make_mut();
+    for (structure, features) in caps.iter_with_features() {
+        let one = gst::Caps::builder_full().structure_with_features(structure.to_owned(), features.to_owned()).build();
+        let raw = structure.name() == "video/x-raw" && super::frames::is_system_memory(&one);
+        into.append(if raw { one.intersect(&wanted) } else { one });
+    }
+    answer
+}
+
 fn with(seen: Seen, figures: &Figures, cut: bool) -> Seen {
-    let scored = Scored { complexity: figures.complexity().into(), exposure: Some(figures.exposure.into()), cut };
+    let scored =
+        Scored { complexity: figures.complexity().into(), exposure: Some(figures.exposure.into()), cut, cut_at: None };
     Seen { scored, ..seen }
 }
 

@@ -9,7 +9,8 @@
 //! before it by their time; they are on top of this.
 //!
 //! The automatic target is duration x complexity per second over what has been seen, at most about 64 durations of it;
-//! the first window is as long as the duration.
+//! the first window is as long as the duration. It moves with that mean: windows that are to be equal need a set
+//! target.
 
 use super::quality::complexity;
 use super::strategy::{Layout, Policy};

@@ -90,7 +90,8 @@ impl Cuts {
 
     fn frontier(&mut self, frame: &Frame, policy: &mut dyn Policy) {
         // Later than the frame when others could not be kept waiting for it.
-        let at = frame.time.max(self.known);
+        let time = frame.cut_at.filter(|_| frame.cut).map_or(frame.time, |cut| cut.min(frame.time));
+        let at = time.max(self.known);
         let Some(start) = self.start_at(at) else {
             self.begin(at, Reason::Segment, policy);
             return;

@@ -148,6 +148,8 @@ pub struct Frame {
     pub exposure: Option<f64>,
     /// A new scene begins with it.
     pub cut: bool,
+    /// Where that scene begins, if among frames that are decoded after this one and presented before it.
+    pub cut_at: Option<Ns>,
 }
 
 impl Frame {
@@ -165,6 +167,7 @@ impl Frame {
             complexity: 0.,
             exposure: None,
             cut: false,
+            cut_at: None,
         }
     }
 }
@@ -219,7 +222,8 @@ pub enum Decision {
     Frame {
         stream: StreamId,
         serial: u64,
-        /// Those that it counts in; if it is late for all of its windows, these; none outside of windows.
+        /// Those that it counts in; if it is late for all of its windows, these, or none where late frames are only
+        /// counted; none outside of windows.
         windows: Ids,
         /// The share of at least one of its windows was final.
         late: bool,

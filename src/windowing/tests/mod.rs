@@ -1,6 +1,7 @@
 //! Decisions against a few lines of independent arithmetic. [`Run`] feeds windows and checks what must hold of any
 //! decisions.
 
+mod allocations;
 mod config;
 mod content;
 mod event;
