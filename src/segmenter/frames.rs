@@ -239,8 +239,7 @@ impl Look {
 
     fn is_keyframe(&mut self, buffer: &gst::BufferRef, flags: gst::BufferFlags) -> bool {
         if !self.reads {
-            return !flags.contains(gst::BufferFlags::DELTA_UNIT) && !flags.contains(gst::BufferFlags::HEADER)
-                || !self.kind.is_encoded_video();
+            return !flags.contains(gst::BufferFlags::DELTA_UNIT) || !self.kind.is_encoded_video();
         }
         // Without the whole of it mapped as one: memories are not merged.
         let single = buffer.n_memory() == 1;
@@ -274,6 +273,11 @@ pub fn is_system_memory(caps: &gst::CapsRef) -> bool {
 fn nick(strategy: Strategy) -> String {
     let value = strategy.to_value();
     gst::glib::EnumValue::from_value(&value).map_or_else(String::new, |(_, value)| value.nick().to_string())
+}
+
+/// Whether raw video is looked into.
+pub fn reads_pixels(settings: &Settings) -> bool {
+    matches!(wants(settings, Kind::Raw), Wants::Pixels)
 }
 
 enum Wants {

@@ -6,9 +6,10 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 
 use super::core::Core;
-use super::frames::Timing;
+use super::frames::{self, Timing};
 use super::imp::{CAT, Segmenter, lock};
 use super::line::{Frame, Incoming, Key, Line, Port};
+use super::pixels;
 use super::settings::{Output, Settings, Strategy, TimeBase};
 use crate::timeline::Ns;
 
@@ -291,7 +292,24 @@ impl Segmenter {
                 return false;
             }
         }
-        gst::Pad::query_default(pad, Some(&*self.obj()), query)
+        let done = gst::Pad::query_default(pad, Some(&*self.obj()), query);
+        if let gst::QueryViewMut::Caps(caps) = query.view_mut() {
+            self.narrow(key, caps);
+        }
+        done
+    }
+
+    /// Where pixels are looked at upstream is told which can be.
+    fn narrow(&self, key: Key, query: &mut gst::query::Caps) {
+        let Some(answer) = query.result_owned().filter(|caps| !caps.is_any()) else { return };
+        // Settings of the run that is, or is to come.
+        if !frames::reads_pixels(&self.settings()) || !self.port(key).is_some_and(|port| self.role(&port).1) {
+            return;
+        }
+        let readable = pixels::readable(&answer);
+        if !readable.is_empty() {
+            query.set_result(&readable);
+        }
     }
 }
 

@@ -113,6 +113,21 @@ impl Pixels {
     }
 }
 
+/// Raw video in system memory with formats that can be read alone; anything else as it is. So upstream settles on one of
+/// them where it has the choice, and what it cannot have is refused with a sentence when it comes.
+pub fn readable(caps: &gst::Caps) -> gst::Caps {
+    let formats = PixelFormat::ALL.iter().map(|(_, name)| *name);
+    let wanted = gst::Caps::builder("video/x-raw").field("format", gst::List::new(formats)).build();
+    let mut answer = gst::Caps::new_empty();
+    let into = answer.make_mut();
+    for (structure, features) in caps.iter_with_features() {
+        let one = gst::Caps::builder_full().structure_with_features(structure.to_owned(), features.to_owned()).build();
+        let raw = structure.name() == "video/x-raw" && super::frames::is_system_memory(&one);
+        into.append(if raw { one.intersect(&wanted) } else { one });
+    }
+    answer
+}
+
 fn with(seen: Seen, figures: &Figures, cut: bool) -> Seen {
     let scored = Scored { complexity: figures.complexity().into(), exposure: Some(figures.exposure.into()), cut };
     Seen { scored, ..seen }

@@ -130,6 +130,15 @@ fn scenes_of_all_readable_formats_are_found() {
 }
 
 #[test]
+fn upstream_settles_on_a_format_that_can_be_read() {
+    // Left to itself it takes one with 16 bits a component.
+    for strategy in ["scene", "adaptive"] {
+        let played = play(&format!("videotestsrc num-buffers=20 ! segmenter name=s strategy={strategy} ! fakesink"));
+        assert_eq!(played.closed.iter().map(|message| field(message, "frames")).sum::<u64>(), 20);
+    }
+}
+
+#[test]
 fn intra_coded_and_vp8_video_is_cut_without_decoding() {
     for (encoder, keyframes) in [("jpegenc", 40), ("vp8enc keyframe-max-dist=10 deadline=1", 4)] {
         let played = play(&format!(

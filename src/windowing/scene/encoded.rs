@@ -2,15 +2,16 @@
 //!
 //! What an encoder spends tells what it could not predict. In decode order:
 //!
-//! - A keyframe that comes earlier than others did: the encoder saw the cut. One that keeps to the period says nothing; one later than any
-//!   before counts if its size is at least twice or at most half that of the last keyframe.
+//! - A keyframe that comes earlier than others did: the encoder saw the cut. One that keeps to the period says
+//!   nothing; one later than any before counts if its size is at least twice or at most half that of the last
+//!   keyframe.
 //! - A frame predicted from the past (in display order after all before it) several times as large as such frames were,
-//!   and than the two that follow are, and not small beside keyframes: what an intra-coded picture costs. With B-frames the cut lies somewhere
-//!   between it and the one before; the middle is told.
+//!   and than the two that follow are, and not small beside keyframes: what an intra-coded picture costs. With B-frames
+//!   the cut lies somewhere between it and the one before; the middle is told.
 //! - In streams of keyframes only (JPEG, intra profiles): sizes that settle elsewhere for three frames.
 //!
-//! This is a guess. A cut that falls on a periodic keyframe, or between shots of which one moves fast, is not seen; a flash or
-//! a title may be taken for a cut. Streams from encoders that place keyframes at cuts fare best.
+//! This is a guess. A cut that falls on a periodic keyframe, or between shots of which one moves fast, is not seen; a
+//! flash or a title may be taken for a cut. Streams from encoders that place keyframes at cuts fare best.
 
 use std::collections::VecDeque;
 
@@ -137,19 +138,20 @@ impl EncodedDetector {
         match longest {
             Some(longest) if interval + 1 < longest => true,
             Some(longest) if interval <= longest + 1 => false,
-            _ => self.keyframes.last().is_some_and(|last| bytes >= 2 * last || last >= 2 * bytes),
+            _ => self.keyframes.last().is_some_and(|last| bytes / 2 >= last || last / 2 >= bytes),
         }
     }
 
     fn stands_out(&self, bytes: u64) -> bool {
         let next = self.anchors.iter().skip(self.judged + 1).filter(|a| !a.unit.keyframe).map(|a| a.unit.bytes).max();
         self.predicted.len() >= ENOUGH
-            && self.predicted.median().is_some_and(|usual| bytes > BEYOND_USUAL * usual)
-            && self.keyframes.median().is_none_or(|keyframe| bytes * OF_KEYFRAME >= keyframe)
-            && next.is_none_or(|next| 2 * bytes > BEYOND_NEXT_HALVES * next)
+            && self.predicted.median().is_some_and(|usual| bytes / BEYOND_USUAL > usual)
+            && self.keyframes.median().is_none_or(|keyframe| bytes >= keyframe / OF_KEYFRAME)
+            && next.is_none_or(|next| bytes / BEYOND_NEXT_HALVES > next / 2)
     }
 
-    /// Three frames before and three from here on: the groups lie further apart than either is wide, by a tenth at least.
+    /// Three frames before and three from here on: the groups lie further apart than either is wide, by a tenth at
+    /// least.
     fn settles_elsewhere(&self) -> bool {
         let range = |anchors: &mut dyn Iterator<Item = &Anchor>| {
             anchors.fold((u64::MAX, 0), |(low, high), a| (low.min(a.unit.bytes), high.max(a.unit.bytes)))

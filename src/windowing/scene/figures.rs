@@ -1,7 +1,7 @@
 //! Exposure and complexity of a frame, from the samples that were taken for its score.
 //!
-//! - `exposure`, 0 to 1: the share of cells that are neither crushed to black nor blown out: luma, in 8-bit codes, of 20
-//!   to 235 inclusive (video black is 16, video white 235).
+//! - `exposure`, 0 to 1: the share of cells that are neither crushed to black nor blown out: luma, in 8-bit codes, of
+//!   20 to 235 inclusive (video black is 16, video white 235).
 //! - `detail`: mean absolute difference of neighbouring cells, to the right and below, in 8-bit luma codes.
 //! - `change`: mean absolute difference of each cell from the same cell of the frame before, in 8-bit luma codes; 0 in
 //!   the first frame.

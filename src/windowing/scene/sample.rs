@@ -120,11 +120,13 @@ pub struct Sampler {
     rgb: [[[u16; COLUMNS]; ROWS]; 3],
 }
 
-impl Sampler {
-    pub fn new() -> Self {
+impl Default for Sampler {
+    fn default() -> Self {
         Self { luma: Places::new(), chroma: Places::new(), rgb: [[[0; COLUMNS]; ROWS]; 3] }
     }
+}
 
+impl Sampler {
     pub fn read(&mut self, picture: &Picture, into: &mut Sample) {
         match &picture.components {
             Components::Gray(luma) => {

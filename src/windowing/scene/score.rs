@@ -1,9 +1,13 @@
 //! How different two frames are, 0 to 1, after the motion between them has been taken out.
 //!
-//! Blocks of 8x6 cells are looked for in the other frame within 6 columns and 4 rows (a tenth of the frame), as a video encoder does;
-//! what remains is set against the texture of the blocks, as x264's scene-cut decision sets the cost of inter against
-//! intra prediction (J. Garrett-Glaser, x264, `slicetype.c`): residue / (residue + texture + noise). So the
-//! distance depends neither on contrast nor on the level of light: 0 for what only moved, above one half for what has nothing in common.
+//! Blocks of 8x6 cells are looked for in the other frame within 6 columns and 4 rows (a tenth of the frame), as a
+//! video encoder does; what remains is set against the texture of the blocks, as x264's scene-cut decision sets the
+//! cost of inter against intra prediction (J. Garrett-Glaser, x264, `slicetype.c`): residue / (residue + texture +
+//! noise). So the distance depends neither on contrast nor on the level of light: 0 for what only moved, above one
+//! half for what has nothing in common.
+//!
+//! It is a trimmed mean: the third of the blocks that changed most is left out, so that a title, a wipe that has
+//! begun or an object that passes does not speak for the frame. Blocks without anything to see do not count.
 
 use super::sample::{CHROMA_COLUMNS, CHROMA_ROWS, CODE, COLUMNS, ROWS, Sample};
 
@@ -20,8 +24,8 @@ const REACH_Y: isize = 4;
 const CHROMA_WEIGHT: u32 = 2;
 /// Differences of that many codes a cell mean nothing.
 const NOISE: u32 = 1;
-/// The residue of a block counts up to so many times its texture: a title or a wipe over part of the frame does not outweigh
-/// the rest.
+/// The residue of a block counts up to so many times its texture: a title or a wipe over part of the frame does not
+/// outweigh the rest.
 const MOST: u32 = 3;
 /// Texture counts up to so many times the mean: the edges of black bars are no texture of the picture.
 const RICH: u32 = 2;
