@@ -65,6 +65,42 @@
 //! `stats`: `windows` (closed), `open`, `buffers`, `late`, `dropped` (uint64), `streams` (array of {`pad`, `buffers`,
 //! `bytes`, `late`, `dropped`, `unwindowed`, `waiting`}).
 //!
+//! ## Workers
+//!
+//! `worker_%u` pads get whole windows of the reference stream, each window one worker: the next one, in turn, that has
+//! nothing to do. While all are busy a window waits for the first that is done. Windows are streamed, not held, each
+//! pad has a thread of its own, and overlapping windows share their buffers.
+//!
+//! On a worker each window is an epoch of its own: STREAM_START, CAPS, SEGMENT, the other sticky events, the start event, the
+//! buffers, of which the first has DISCONT, the end event. Where a window does not begin with a keyframe, the pictures from the
+//! keyframe before go ahead, flagged DECODE_ONLY, with parameter sets if they lack them; so do pictures of the next window that
+//! B-frames of this one refer to. Decoders know what to show by the SEGMENT: it begins with the window, and ends with it
+//! where the end is known ahead (fixed, sliding); elsewhere a decoder may show a picture that is behind `end`. Running time
+//! is that of the stream. Behind a window its worker gets the next STREAM_START and a GAP: decoders give what they hold.
+//! A worker without a window gets a GAP for each: sinks preroll, aggregators go on. EOS comes behind the last window.
+//!
+//! What may wait is bounded for each worker, and for windows that wait for one, by `max-worker-bytes` and `-time`; a window should
+//! fit, if workers are to work side by side. Then upstream waits, or with `worker-policy=drop-window` windows are left
+//! out as a whole, and what a worker is in the middle of ends early. A worker that fails is left out with a warning, the last
+//! one with an error.
+//!
+//! Element message `segmenter-window-lost`: `window-id` (uint64), `reason` (string: no-room, error, not-linked, flushing, eos,
+//! released), `worker` (string, if it had one): the window did not reach a worker, or not to its end.
+//!
+//! ## Triggers
+//!
+//! With `strategy=event` whatever triggers says a time (running time in ns, 2^64-1: now, the newest buffer), the streams of
+//! which a clip is wanted (names of their sink pads; none: all), and a name:
+//!
+//! - the action `trigger` (uint64 time, array of strings streams, string name), which says whether there will be a clip;
+//! - the custom event `segmenter-trigger` {`time` (uint64), `streams` (array or list of strings or of numbers of pads, or
+//!   one string with commas), `name` (string)}, in any direction, on any pad; what is not there is as above;
+//! - with `trigger-label`, a buffer with a GstVideoRegionOfInterestMeta of that type: when it appears, and while it stays, so
+//!   that the clip ends `post-roll` after it was last seen. `triggers` counts those that prolonged it.
+//!
+//! A trigger may come before the first buffer, for a time to come, or for one that has passed, as far as the memory
+//! reaches; what is missing then makes `complete` false. One for which nothing is left is refused.
+//!
 //! ## Actions
 //!
 //! `split-now`, `split-after` (at the next keyframe), `split-at-running-time` (uint64) end a window of keyframe, adaptive
@@ -89,6 +125,8 @@
 //! gst-launch-1.0 -m filesrc location=in.mp4 ! qtdemux name=d \
 //!     d.video_0 ! h264parse ! segmenter name=s strategy=fixed duration=10000000000 align-to-keyframe=true ! fakesink \
 //!     d.audio_0 ! s.sink_0  s.src_0 ! fakesink
+//! gst-launch-1.0 -m filesrc location=in.mp4 ! qtdemux ! h264parse ! segmenter name=s strategy=sliding duration=10000000000 \
+//!     hop=8000000000 s.worker_0 ! avdec_h264 ! fakesink s.worker_1 ! avdec_h264 ! fakesink
 //! ```
 
 use gst::glib;

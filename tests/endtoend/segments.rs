@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use gst::prelude::*;
 
@@ -114,14 +114,13 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn pictures(file: &Path) -> usize {
-    let count = Arc::new(Mutex::new(0));
+    let count = Arc::new(AtomicUsize::new(0));
     let note = count.clone();
     let source = format!("filesrc location=\"{}\" ! matroskademux", file.display());
-    let pipeline = frames::pipeline(&source, move |_| *note.lock().unwrap() += 1).unwrap();
+    let pipeline = frames::pipeline(&source, move |_| drop(note.fetch_add(1, Ordering::Relaxed))).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     frames::finish(&pipeline, &AtomicBool::new(false)).unwrap();
-    let count = *count.lock().unwrap();
-    count
+    count.load(Ordering::Relaxed)
 }
 
 #[test]

@@ -206,10 +206,13 @@ fn the_next_free_worker_takes_the_window() {
     check_whole(&windows(&sinks[1]));
 }
 
+/// Windows and who has them.
+type Taken = Vec<(u64, usize)>;
+
 /// Branches that are busy for so long in the time of the stream after each window.
 struct Busy {
     now: Arc<(Mutex<u64>, Condvar)>,
-    taken: Arc<(Mutex<Vec<(u64, usize)>>, Condvar)>,
+    taken: Arc<Mutex<Taken>>,
     got: Arc<(Mutex<u64>, Condvar)>,
 }
 
@@ -228,7 +231,7 @@ impl Busy {
             })
             .event_function(move |_, _, event| {
                 match event.structure().map(|s| (s.name().as_str(), uint_or_none(s))) {
-                    Some(("segmenter-window-start", Some(id))) => taken.0.lock().unwrap().push((id, index)),
+                    Some(("segmenter-window-start", Some(id))) => taken.lock().unwrap().push((id, index)),
                     Some(("segmenter-window-end", _)) => {
                         let mut at = now.0.lock().unwrap();
                         let until = at.saturating_add(busy_for);
@@ -263,7 +266,7 @@ fn uint_or_none(s: &gst::StructureRef) -> Option<u64> {
 }
 
 /// Pushes windows in the time of the stream to two branches; says how many frames arrived at once, and who had which window.
-fn real_time(busy_for: u64, count: u64, patience: Duration) -> (u64, Vec<(u64, usize)>, Vec<gst::Structure>) {
+fn real_time(busy_for: u64, count: u64, patience: Duration) -> (u64, Taken, Vec<gst::Structure>) {
     let mut camera = Camera::new(&[("worker-policy", "drop-window")]);
     let busy = Busy { now: Arc::default(), taken: Arc::default(), got: Arc::default() };
     for index in 0..2 {
@@ -283,7 +286,7 @@ fn real_time(busy_for: u64, count: u64, patience: Duration) -> (u64, Vec<(u64, u
     eos(&camera.source);
     busy.set_time(u64::MAX);
     camera.ends.element.set_state(gst::State::Ready).unwrap();
-    let taken = busy.taken.0.lock().unwrap().clone();
+    let taken = busy.taken.lock().unwrap().clone();
     (at_once, taken, camera.ends.messages("segmenter-window-lost"))
 }
 
@@ -379,8 +382,7 @@ fn a_worker_that_fails_costs_its_window_and_the_last_one_the_stream() {
     camera.windows(3);
     wait_windows(&sinks[1], 2);
     sinks[1].answer(Some(gst::FlowError::Error));
-    let refused = (0..1000).find_map(|_| camera.push().err());
-    assert_eq!(refused, Some(gst::FlowError::Error));
+    common::until("upstream is told", || camera.push() == Err(gst::FlowError::Error));
     let all = windows(&sinks[1]);
     assert_eq!(ids(&all)[..2], [1, 2]);
     let found = camera.ends.bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &[gst::MessageType::Error]);
@@ -454,6 +456,73 @@ fn workers_come_and_go_while_it_runs() {
     check_whole(&by_second[..1]);
     assert!(element.request_pad_simple("worker_1").is_some(), "its number is free");
     assert!(element.request_pad_simple("worker_0").is_none());
+}
+
+#[test]
+fn after_eos_and_after_ready_it_begins_anew() {
+    let mut camera = Camera::new(&[]);
+    let sink = camera.ends.sink("worker_0");
+    camera.play();
+    let mut expected = Vec::new();
+    for round in 0..3 {
+        if round == 2 {
+            camera.ends.element.set_state(gst::State::Ready).unwrap();
+            camera.ends.element.set_state(gst::State::Playing).unwrap();
+        }
+        if round > 0 {
+            begin(&camera.source, &h264_caps());
+        }
+        camera.next = 0;
+        camera.windows(2);
+        eos(&camera.source);
+        sink.wait("the end of each", |arrived| {
+            let ends = arrived.events.iter().filter(|(_, event)| event.type_() == gst::EventType::Eos);
+            ends.count() > round
+        });
+        expected.extend([0, 1]);
+    }
+    let all = windows(&sink);
+    assert_eq!(ids(&all), expected);
+    check_whole(&all);
+}
+
+#[test]
+fn a_decoder_that_is_past_the_end_of_a_window_gets_the_next_one() {
+    let mut camera = Camera::new(&[]);
+    let sink = Sink::default();
+    let pad = sink.pad();
+    // As decoders answer to what lies behind their segment, and to all that follows.
+    let over = Arc::new(Mutex::new(false));
+    let (start, refuses) = (over.clone(), over.clone());
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if info.event().is_some_and(|event| event.type_() == gst::EventType::StreamStart) {
+            *start.lock().unwrap() = false;
+        }
+        gst::PadProbeReturn::Ok
+    });
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let late = info.buffer().is_some_and(|buffer| buffer.offset() % PER_WINDOW >= 20 && buffer.offset() < 100);
+        let aside = info.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::DECODE_ONLY));
+        *refuses.lock().unwrap() |= late && !aside;
+        if !*refuses.lock().unwrap() {
+            return gst::PadProbeReturn::Ok;
+        }
+        info.flow_res = Err(gst::FlowError::Eos);
+        gst::PadProbeReturn::Handled
+    });
+    camera.ends.link("worker_0", pad);
+    camera.play();
+    camera.windows(3);
+    eos(&camera.source);
+    sink.wait_eos();
+    let all = windows(&sink);
+    assert_eq!(ids(&all), [0, 1, 2]);
+    assert!(
+        all.iter().all(|window| window.shown().len() == 20),
+        "{:?}",
+        all.iter().map(|w| w.shown().len()).collect::<Vec<_>>()
+    );
+    assert!(camera.ends.messages("segmenter-window-lost").is_empty());
 }
 
 #[test]

@@ -271,8 +271,11 @@ impl Pool {
     /// What the task of this worker does next.
     pub fn next(&mut self, index: u32) -> Next {
         let Some(branch) = self.branches.get(&index) else { return Next::Pause };
-        if branch.phase != Phase::Running || branch.flow.is_err() {
-            return Next::Pause;
+        match branch.phase {
+            Phase::Running if branch.flow.is_ok() => {}
+            // Another stream may follow.
+            Phase::Ended => return Next::Wait,
+            Phase::Running | Phase::Flushing => return Next::Pause,
         }
         if !self.has_epoch(index) && branch.takes() {
             let waiting = self.epochs.iter_mut().find(|epoch| epoch.owner.is_none());
