@@ -30,15 +30,26 @@ class Clips:
         self.segmenter = pipeline.get_by_name("segmenter")
         self.files = pipeline.get_by_name("files")
         self.names = []
-        self.written = 0
+        self.begins = False
         self.files.connect("format-location", self.path)
-        on_windows(self.segmenter.get_static_pad("src"), self.begin)
+        src = self.segmenter.get_static_pad("src")
+        on_windows(src, self.begin)
+        src.add_probe(Gst.PadProbeType.BUFFER, self.on_buffer)
 
     def begin(self, window):
-        """Before the first frame of a clip."""
         self.names.append(re.sub(r"[^\w-]+", "-", window.name or "clip"))
-        if len(self.names) > 1:
-            self.files.emit("split-at-running-time", window.running_time)
+        # The first file begins by itself.
+        self.begins = len(self.names) > 1
+
+    def on_buffer(self, pad, info):
+        """The first frame of a clip is a keyframe, which may lie before what was asked for: there the file begins."""
+        if self.begins:
+            self.begins = False
+            buffer = info.get_buffer()
+            segment = pad.get_sticky_event(Gst.EventType.SEGMENT, 0).parse_segment()
+            time = min(buffer.pts, buffer.dts) if buffer.dts != Gst.CLOCK_TIME_NONE else buffer.pts
+            self.files.emit("split-at-running-time", segment.to_running_time(Gst.Format.TIME, max(time, segment.start)))
+        return Gst.PadProbeReturn.OK
 
     def path(self, _files, number):
         # Fragments begin in the order of the windows.

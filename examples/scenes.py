@@ -50,7 +50,7 @@ def main():
     parser.add_argument("input", type=uri, help="a file, or an address")
     parser.add_argument("directory", help="where the files go")
     parser.add_argument("--copy", action="store_true", help="decode nothing; files begin at keyframes")
-    parser.add_argument("--shortest", type=seconds, default=seconds(0.5), help="seconds that a scene lasts at least")
+    parser.add_argument("--shortest", type=seconds, default=seconds(0.25), help="seconds that a scene lasts at least")
     arguments = parser.parse_args()
     os.makedirs(arguments.directory, exist_ok=True)
     way = COPIED if arguments.copy else ENCODED

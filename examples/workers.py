@@ -53,7 +53,7 @@ def main():
     parser.add_argument("--duration", type=seconds, default=seconds(5), help="seconds of a window")
     arguments = parser.parse_args()
     branches = "".join(
-        f" segmenter.worker_{number} ! avdec_h264 max-threads=1 ! videoconvert ! videoscale add-borders=false"
+        f" segmenter.worker_{number} ! avdec_h264 ! videoconvert ! videoscale add-borders=false"
         f" ! video/x-raw,format=GRAY8,width={WIDTH},height={HEIGHT}"
         f" ! appsink name=worker-{number} emit-signals=true sync=false"
         for number in range(arguments.workers)

@@ -16,7 +16,7 @@ use super::core::Core;
 use super::line::{Key, Line, Phase, Port};
 use super::properties::ELEMENT;
 use super::settings::Settings;
-use super::trigger::Labels;
+use super::trigger::Triggers;
 use super::worker::Workers;
 use crate::timeline::Ns;
 
@@ -34,7 +34,7 @@ pub struct Segmenter {
     settings: Mutex<Arc<Settings>>,
     core: Mutex<Core>,
     pub(super) workers: Workers,
-    pub(super) labels: Labels,
+    pub(super) triggers: Triggers,
     lists: AtomicU64,
     marks: AtomicBool,
 }
@@ -173,7 +173,7 @@ impl Segmenter {
         for port in self.ports() {
             *lock(&port.look) = Default::default();
         }
-        self.labels.clear();
+        self.triggers.clear();
         self.start_workers();
         Ok(())
     }
@@ -190,7 +190,7 @@ impl ObjectSubclass for Segmenter {
             settings: Mutex::default(),
             core: Mutex::default(),
             workers: Workers::default(),
-            labels: Labels::default(),
+            triggers: Triggers::default(),
             lists: AtomicU64::new(0),
             marks: AtomicBool::new(true),
         }

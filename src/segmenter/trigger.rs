@@ -5,13 +5,14 @@
 //! while it stays, so that the window lasts until `post-roll` after it was last seen.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::imp::{CAT, Segmenter};
+use super::imp::{CAT, Segmenter, lock};
 use super::line::Key;
 use super::mapping::Clockwork;
 use super::settings::{NONE, Strategy};
@@ -31,26 +32,46 @@ struct Asked {
     name: Option<String>,
 }
 
-/// Of each stream whose buffers have the label: when it triggered last, and when it was seen last. Running times.
+/// What is remembered of triggers.
 #[derive(Debug, Default)]
-pub struct Labels {
-    seen: Mutex<BTreeMap<Key, Label>>,
+pub struct Triggers {
+    /// By stream whose buffers have the label.
+    labels: Mutex<BTreeMap<Key, Label>>,
+    /// Those that came before the first buffer.
+    early: Mutex<Vec<Asked>>,
+    some_early: AtomicBool,
 }
 
+/// More of them are refused.
+const MOST_EARLY: usize = 1024;
+
+/// When a label triggered last, and when it was seen last. Running times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Label {
     triggered: Ns,
     seen: Ns,
 }
 
-impl Labels {
+impl Triggers {
     pub fn clear(&self) {
-        super::imp::lock(&self.seen).clear();
+        lock(&self.labels).clear();
+        lock(&self.early).clear();
+        self.some_early.store(false, Ordering::Relaxed);
+    }
+
+    fn keep(&self, asked: Asked) -> Result<(), String> {
+        let mut early = lock(&self.early);
+        if early.len() >= MOST_EARLY {
+            return Err("there are too many before the first buffer".into());
+        }
+        early.push(asked);
+        self.some_early.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// What a buffer of this time triggers.
     fn look(&self, key: Key, at: Ns, present: bool, post_roll: Ns) -> Option<Ns> {
-        let mut all = super::imp::lock(&self.seen);
+        let mut all = lock(&self.labels);
         match (present, all.get_mut(&key)) {
             (true, Some(label)) => {
                 label.seen = label.seen.max(at);
@@ -179,6 +200,14 @@ impl Segmenter {
 
     /// Each buffer, before it is told to the windows.
     pub(super) fn trigger_buffer(&self, key: Key, clockwork: Option<Clockwork>, buffer: &gst::BufferRef) {
+        if self.triggers.some_early.load(Ordering::Relaxed) && self.core().reference.is_some() {
+            self.triggers.some_early.store(false, Ordering::Relaxed);
+            for asked in std::mem::take(&mut *lock(&self.triggers.early)) {
+                if let Err(why) = self.trigger(None, asked) {
+                    gst::warning!(CAT, imp = self, "Trigger refused: {why}");
+                }
+            }
+        }
         let settings = self.settings();
         let Some(label) = settings.trigger_label.as_ref().filter(|_| settings.strategy == Strategy::Event) else {
             return;
@@ -187,7 +216,7 @@ impl Segmenter {
         let at = segment.running(Ns::from(pts.nseconds()));
         let mut regions = buffer.iter_meta::<gst_video::VideoRegionOfInterestMeta>();
         let present = regions.any(|region| region.roi_type() == label);
-        let Some(time) = self.labels.look(key, at, present, Ns::from(settings.post_roll)) else { return };
+        let Some(time) = self.triggers.look(key, at, present, Ns::from(settings.post_roll)) else { return };
         let asked = Asked { time: Some(time), streams: Vec::new(), name: Some(label.clone()) };
         if let Err(why) = self.trigger(Some(key), asked) {
             gst::warning!(CAT, imp = self, "Trigger by label refused: {why}");
@@ -199,11 +228,20 @@ impl Segmenter {
         if self.settings().strategy != Strategy::Event {
             return Err("triggers are for strategy=event: set it".into());
         }
-        let Asked { time, streams, name } = asked;
         let mut core = self.core();
+        if core.windows.is_none() {
+            return Err("the element does not run".into());
+        }
+        if let Some(nobody) = asked.streams.iter().find(|key| !core.lines.contains_key(key)) {
+            return Err(format!("there is no {}", nobody.sink_name()));
+        }
+        if core.reference.is_none() && asked.time.is_some() {
+            return self.triggers.keep(asked);
+        }
+        let Asked { time, streams, name } = asked;
         let stream_of = |key: &Key| {
             let stream = core.lines.get(key).and_then(|line| line.stream);
-            stream.ok_or_else(|| format!("{} has no data, or is not there", key.sink_name()))
+            stream.ok_or_else(|| format!("{} has no data", key.sink_name()))
         };
         let wanted = streams.iter().map(stream_of).collect::<Result<Vec<_>, _>>()?;
         let now = from.or(core.reference).and_then(|key| stream_of(&key).ok());
@@ -256,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_label_triggers_when_it_appears_while_it_stays_and_where_it_was_last() {
-        let labels = Labels::default();
+        let labels = Triggers::default();
         let mut said = Vec::new();
         for at in 0..30 {
             let present = (3..12).contains(&at) || at == 20;

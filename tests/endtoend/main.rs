@@ -12,6 +12,7 @@ mod frames;
 mod outages;
 mod places;
 mod processes;
+mod segments;
 mod sender;
 #[path = "../shared/servers.rs"]
 mod servers;

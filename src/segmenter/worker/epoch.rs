@@ -3,14 +3,18 @@
 //! Of an inter-coded stream a window gets, besides its own pictures, those that a decoder needs for them, flagged DECODE_ONLY: the
 //! lead-in from the keyframe before, and pictures of other windows that come before one of its own in decode order. Pictures of
 //! others are held back until it is known that one of its own follows.
+//!
+//! Decoders look at the segment rather than at the flag. So what comes before the window ends with its beginning, and where the end
+//! is known ahead, the segment ends there.
 
 use std::collections::VecDeque;
 
 use super::gops::{Gops, Picture};
-use super::head::Head;
+use super::head::{Head, Stickies};
 use crate::media::beginning::Leading;
 use crate::media::nal::ParameterSets;
 use crate::store::Sync;
+use crate::timeline::Ns;
 use crate::windowing::WindowId;
 
 /// What a worker's task pushes in one step.
@@ -51,37 +55,44 @@ pub struct Epoch {
     pub state: State,
     /// Number of the worker that has it.
     pub owner: Option<u32>,
-    head: Head,
+    /// Running times.
+    start: Ns,
+    end: Option<Ns>,
+    /// Goes before its first buffer.
+    event: gst::Event,
+    /// Since its first buffer.
+    head: Option<Head>,
     queue: VecDeque<Queued>,
     bytes: u64,
     at: Option<gst::ClockTime>,
     /// Pictures of other windows since the last of its own.
     held: Vec<Picture>,
-    begun: bool,
     leading: Leading,
     /// Where its last picture ends, PTS.
     until: Option<gst::ClockTime>,
+    /// Downstream has all that it can use of it.
+    sated: bool,
 }
 
 impl Epoch {
-    /// `start`: the event that goes before its first buffer.
-    pub fn new(id: WindowId, head: Head, start: gst::Event) -> Self {
-        let mut epoch = Self {
+    /// Running times; the end if it is known ahead. `event` goes before its first buffer.
+    pub fn new(id: WindowId, start: Ns, end: Option<Ns>, event: gst::Event) -> Self {
+        Self {
             id,
             state: State::Open,
             owner: None,
-            head: head.clone(),
+            start,
+            end,
+            event,
+            head: None,
             queue: VecDeque::new(),
             bytes: 0,
-            at: head.start,
+            at: None,
             held: Vec::new(),
-            begun: false,
             leading: Leading::default(),
-            until: head.start,
-        };
-        epoch.add(Item::Head(head));
-        epoch.add(Item::Event(start));
-        epoch
+            until: None,
+            sated: false,
+        }
     }
 
     fn add(&mut self, item: Item) {
@@ -113,7 +124,8 @@ impl Epoch {
     }
 
     pub fn event(&mut self, event: &gst::Event) {
-        if self.state != State::Open {
+        if self.state != State::Open || self.head.is_none() {
+            // Of what is before its first buffer, that is in force then.
             return;
         }
         if event.type_() == gst::EventType::Caps {
@@ -124,18 +136,13 @@ impl Epoch {
     }
 
     /// A buffer of the stream, whether it is of this window or not. False when the lead-in that it needs is not there.
-    pub fn picture(&mut self, picture: &Picture, member: bool, gops: &Gops) -> bool {
-        if self.state != State::Open {
+    pub fn picture(&mut self, picture: &Picture, member: bool, gops: &Gops, stickies: &Stickies) -> bool {
+        if self.state != State::Open || self.sated {
             return true;
         }
-        if !gops.is_inter_coded() {
-            if member {
-                self.put(picture, true, gops);
-            }
-            return true;
-        }
+        let inter_coded = gops.is_inter_coded();
         if !member {
-            if self.begun {
+            if inter_coded && self.head.is_some() {
                 if picture.facts.sync == Sync::Closed {
                     self.held.clear();
                 }
@@ -144,23 +151,33 @@ impl Epoch {
             return true;
         }
         let mut complete = true;
-        if !self.begun {
-            let lead_in = gops.lead_in(self.head.start, picture);
+        let first = self.head.is_none();
+        if first {
+            // Sound is not cut: what a buffer has beyond the end would be in no window.
+            let mut head = stickies.head(Some(self.start), self.end.filter(|_| inter_coded));
+            let lead_in = gops.lead_in(head.start, picture);
             complete = lead_in.is_some();
             self.held = lead_in.unwrap_or_default();
+            // Clips of events begin with the keyframe before.
+            head.start = head.start.zip(picture.buffer.pts()).map(|(start, pts)| start.min(pts)).or(head.start);
+            (self.at, self.until) = (head.start, head.start);
+            self.add(Item::Head(head.clone()));
+            self.add(Item::Event(self.event.clone()));
+            self.head = Some(head);
         }
-        for other in std::mem::take(&mut self.held) {
-            self.put(&other, false, gops);
+        let begins = self.held.is_empty();
+        for (at, other) in std::mem::take(&mut self.held).into_iter().enumerate() {
+            self.put(&other, false, first && at == 0, gops);
         }
-        self.put(picture, true, gops);
+        self.put(picture, true, first && begins, gops);
         complete
     }
 
-    fn put(&mut self, picture: &Picture, member: bool, gops: &Gops) {
+    /// `first`: what a decoder gets before it.
+    fn put(&mut self, picture: &Picture, member: bool, first: bool, gops: &Gops) {
         let Picture { buffer, facts, sets } = picture;
         let mut buffer = buffer.clone();
-        if !self.begun {
-            self.begun = true;
+        if first {
             let none = ParameterSets::default();
             buffer = self.leading.begin(facts, gops.caps(), sets.as_deref().unwrap_or(&none), buffer);
         } else if self.leading.leaves_out(facts, buffer.pts()) && !member {
@@ -170,9 +187,35 @@ impl Epoch {
             let end = buffer.pts().map(|pts| pts + buffer.duration().unwrap_or_default());
             self.until = self.until.max(end);
         } else {
-            buffer.make_mut().set_flags(gst::BufferFlags::DECODE_ONLY);
+            let start = self.head.as_ref().and_then(|head| head.start);
+            let buffer = buffer.make_mut();
+            buffer.set_flags(gst::BufferFlags::DECODE_ONLY);
+            if let Some(left) = start.zip(buffer.pts()).and_then(|(start, pts)| start.checked_sub(pts)) {
+                // A part of it would be shown.
+                buffer.set_duration(buffer.duration().unwrap_or_default().min(left));
+            }
         }
         self.add(Item::Buffer(buffer));
+    }
+
+    /// It has had buffers.
+    pub fn has_begun(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Where its end was known, decoders say EOS when they are past it. Then downstream needs no more of it: true.
+    pub fn sate(&mut self) -> bool {
+        if self.head.as_ref().is_none_or(|head| head.stop.is_none()) {
+            return false;
+        }
+        self.sated = true;
+        self.held.clear();
+        let bytes = &mut self.bytes;
+        self.queue.retain(|queued| {
+            *bytes -= queued.bytes;
+            !matches!(queued.item, Item::Buffer(_))
+        });
+        true
     }
 
     /// Nothing more comes. `end`: the event that says so.
@@ -182,7 +225,9 @@ impl Epoch {
         }
         self.held.clear();
         self.state = State::Ended;
-        self.add(Item::Tail { end, head: self.head.clone(), until: self.until });
+        if let Some(head) = self.head.clone() {
+            self.add(Item::Tail { end, head, until: self.until });
+        }
     }
 
     /// Takes nothing any more.

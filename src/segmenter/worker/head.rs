@@ -42,15 +42,16 @@ impl Stickies {
         })
     }
 
-    /// What is in force now, for a window that begins at this running time.
-    pub fn head(&self, start: Option<Ns>) -> Head {
+    /// What is in force now, for a window from one running time to another.
+    pub fn head(&self, start: Option<Ns>, end: Option<Ns>) -> Head {
         let segment = self.segment();
-        let start = start.filter(|start| *start >= Ns::ZERO).zip(segment.as_ref());
-        let start = start.and_then(|(start, segment)| {
-            segment.position_from_running_time(gst::ClockTime::from_nseconds(start.0.unsigned_abs()))
-        });
+        let place = |running: Option<Ns>| {
+            let running = running.and_then(|running| u64::try_from(running.0).ok())?;
+            segment.as_ref()?.position_from_running_time(gst::ClockTime::from_nseconds(running))
+        };
         // A window that begins before the stream does begins with it.
-        Head { events: self.events.values().cloned().collect(), start: start.max(segment.and_then(|s| s.start())) }
+        let start = place(start).max(segment.as_ref().and_then(|segment| segment.start()));
+        Head { events: self.events.values().cloned().collect(), start, stop: place(end) }
     }
 }
 
@@ -60,6 +61,8 @@ pub struct Head {
     events: Vec<gst::Event>,
     /// PTS; with it the segment begins.
     pub start: Option<gst::ClockTime>,
+    /// PTS with which it ends; none to leave its end as it is.
+    pub stop: Option<gst::ClockTime>,
 }
 
 impl Head {
@@ -89,18 +92,20 @@ impl Head {
             gst::EventView::Segment(segment) => {
                 let known = segment.segment().downcast_ref::<gst::ClockTime>();
                 let Some((segment, start)) = known.zip(self.start) else { return event.clone() };
-                gst::event::Segment::builder(&beginning_at(segment, start)).seqnum(seqnum).build()
+                gst::event::Segment::builder(&part(segment, start, self.stop)).seqnum(seqnum).build()
             }
+            // The same event would not pass a second time.
+            gst::EventView::Caps(caps) => gst::event::Caps::builder(&caps.caps_owned()).seqnum(seqnum).build(),
             _ => event.clone(),
         }
     }
 }
 
-/// The segment from `start` on: running and stream time of what follows stay what they are. It has no end of its own: a decoder
-/// that gets pictures beyond it, as it needs them for those before, would answer EOS.
-fn beginning_at(
+/// A part of the segment: running and stream time of what is in it stay what they are.
+fn part(
     segment: &gst::FormattedSegment<gst::ClockTime>,
     start: gst::ClockTime,
+    stop: Option<gst::ClockTime>,
 ) -> gst::FormattedSegment<gst::ClockTime> {
     let times = (segment.to_running_time(start), segment.to_stream_time(start));
     let (Some(running), Some(time)) = times else { return segment.clone() };
@@ -110,5 +115,8 @@ fn beginning_at(
     own.set_position(start);
     own.set_base(running);
     own.set_time(time);
+    if let Some(stop) = stop.filter(|stop| *stop > start) {
+        own.set_stop(segment.stop().map_or(stop, |end| end.min(stop)));
+    }
     own
 }

@@ -130,9 +130,9 @@ impl Workers {
         pool.event(event);
     }
 
-    /// A window begins at this running time; `event` goes before its first buffer.
-    pub fn begin(&self, id: WindowId, start: Ns, event: gst::Event) -> Begun {
-        self.pool().begin(id, start, event)
+    /// A window begins; running times, the end if it is known ahead. `event` goes before its first buffer.
+    pub fn begin(&self, id: WindowId, start: Ns, end: Option<Ns>, event: gst::Event) -> Begun {
+        self.pool().begin(id, start, end, event)
     }
 
     /// A buffer and the windows that it is in. Waits for room. Gives the windows for which there was none, too.

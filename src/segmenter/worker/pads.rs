@@ -224,7 +224,9 @@ impl Segmenter {
         if self.workers.is_empty() {
             return;
         }
-        match self.workers.begin(window.id.cast_signed(), window.start_running, window.event()) {
+        // Further triggers prolong a window of events.
+        let end = window.end_running.filter(|_| window.triggers == 0);
+        match self.workers.begin(window.id.cast_signed(), window.start_running, end, window.event()) {
             Begun::Queued => {}
             Begun::Nobody => gst::debug!(CAT, imp = self, "No worker is linked for window {}", window.id),
             Begun::Dropped => self.tell_lost(&[window.id.cast_signed()], None, "no-room"),

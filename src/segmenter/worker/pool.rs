@@ -58,6 +58,10 @@ pub struct Branch {
     pub pushing: bool,
     pub thread: Option<std::thread::ThreadId>,
     idle: Idle,
+    /// What the task pushes is shown.
+    shows: bool,
+    /// Something of its window that is shown was accepted.
+    accepted: bool,
     /// Got the STREAM_START of what comes next.
     started: bool,
     /// Got sticky events.
@@ -74,6 +78,8 @@ impl Branch {
             pushing: false,
             thread: None,
             idle: Idle::Nothing,
+            shows: false,
+            accepted: false,
             started: false,
             introduced: false,
         }
@@ -152,19 +158,19 @@ impl Pool {
     }
 
     /// A window begins.
-    pub fn begin(&mut self, id: WindowId, start: Ns, event: gst::Event) -> Begun {
+    /// Running times; the end if it is known ahead.
+    pub fn begin(&mut self, id: WindowId, start: Ns, end: Option<Ns>, event: gst::Event) -> Begun {
         if !self.branches.values().any(Branch::takes) {
             return Begun::Nobody;
         }
-        let head = self.stickies.head(Some(start));
         let waits = self.epochs.iter().any(|epoch| epoch.owner.is_none());
         // Those that wait come first.
         let chosen = if waits { None } else { self.next_free() };
         if self.drops && waits {
             return Begun::Dropped;
         }
-        let at = head.start;
-        let mut epoch = Epoch::new(id, head, event);
+        let at = self.stickies.head(Some(start), None).start;
+        let mut epoch = Epoch::new(id, start, end, event);
         epoch.owner = chosen;
         self.epochs.push_back(epoch);
         self.last = chosen.or(self.last);
@@ -184,7 +190,7 @@ impl Pool {
         let picture = self.gops.look(buffer);
         for epoch in &mut self.epochs {
             let waited = epoch.is_empty();
-            epoch.picture(&picture, ids.contains(epoch.id), &self.gops);
+            epoch.picture(&picture, ids.contains(epoch.id), &self.gops, &self.stickies);
             if waited && let Some(branch) = epoch.owner.and_then(|owner| self.branches.get(&owner)) {
                 branch.worker.item.notify_all();
             }
@@ -219,6 +225,7 @@ impl Pool {
         if let Some(epoch) = self.epochs.iter_mut().find(|epoch| epoch.id == id && epoch.state != State::Ended) {
             epoch.end(event);
         }
+        self.epochs.retain(|epoch| epoch.state != State::Ended || epoch.has_begun());
         self.wake();
     }
 
@@ -283,11 +290,14 @@ impl Pool {
                 branch.idle = Idle::Nothing;
                 match item {
                     Item::Head(head) => {
-                        branch.introduced = true;
+                        (branch.introduced, branch.accepted) = (true, false);
                         (head.events(&name, std::mem::take(&mut branch.started)), None)
                     }
                     Item::Event(event) => (vec![event], None),
-                    Item::Buffer(buffer) => (Vec::new(), Some(buffer)),
+                    Item::Buffer(buffer) => {
+                        branch.shows = !buffer.flags().contains(gst::BufferFlags::DECODE_ONLY);
+                        (Vec::new(), Some(buffer))
+                    }
                     Item::Tail { end, head, until } => {
                         // Decoders give what they hold when a stream begins, parsers let events go with a GAP.
                         let start = head.stream_start(&name);
@@ -322,7 +332,7 @@ impl Pool {
 
     /// Sticky events for a worker that has had none.
     fn introduce(&mut self, index: u32) -> Vec<gst::Event> {
-        let head = self.stickies.head(None);
+        let head = self.stickies.head(None, None);
         let Some(branch) = self.branches.get_mut(&index) else { return Vec::new() };
         if std::mem::replace(&mut branch.introduced, true) {
             return Vec::new();
@@ -337,10 +347,17 @@ impl Pool {
         let branch = self.branches.get_mut(&index)?;
         branch.busy = false;
         branch.pushing = false;
+        let shown = std::mem::take(&mut branch.shows) && flow.is_ok();
+        branch.accepted |= shown;
         let err = flow.err()?;
         if branch.phase == Phase::Flushing {
             return None;
         }
+        let accepted = branch.accepted;
+        if err == gst::FlowError::Eos && accepted && self.epoch_of(index).is_some_and(Epoch::sate) {
+            return None;
+        }
+        let branch = self.branches.get_mut(&index)?;
         branch.flow = Err(err);
         branch.started = false;
         branch.introduced = false;

@@ -48,7 +48,7 @@ impl Rig {
 
     fn begin(&mut self, id: i64) -> Begun {
         let start = gst::event::CustomDownstream::new(gst::Structure::new_empty("start"));
-        self.pool.begin(id, Ns::from_millis(id * 100), start)
+        self.pool.begin(id, Ns::from_millis(id * 100), Some(Ns::from_millis(id * 100 + 100)), start)
     }
 
     fn end(&mut self, id: i64) {
@@ -231,7 +231,7 @@ fn the_segment_begins_with_the_window_and_keeps_running_time() {
     segment.set_stop(gst::ClockTime::from_seconds(60));
     rig.event(gst::event::Segment::new(&segment));
     let own = |start: i64| {
-        let head = rig.pool.stickies.head(Some(Ns::from_secs(start)));
+        let head = rig.pool.stickies.head(Some(Ns::from_secs(start)), None);
         let events = head.events("worker_0", false);
         let found = events.iter().find_map(|event| match event.view() {
             gst::EventView::Segment(segment) => segment.segment().downcast_ref::<gst::ClockTime>().cloned(),

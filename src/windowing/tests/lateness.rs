@@ -51,11 +51,22 @@ fn a_replay_of_what_has_passed_changes_no_closed_window() {
             run.push(frame);
         }
         assert_eq!(run.closed(), before);
+        let (mut without, _) = Run::with(&config, 1);
+        for &frame in &frames {
+            without.push(frame);
+        }
+        for mut frame in video(streams[0], 200, 20, 25, 2) {
+            frame.keyframe = false;
+            run.push(frame);
+            without.push(frame);
+        }
+        without.eos();
         run.eos();
+        assert_eq!(run.spans(), without.spans(), "what comes after is cut as if there had been none");
         run.check(true);
         assert_eq!(run.windows.totals(streams[0]).late, 100, "{strategy:?}");
         let decided = run.decided(streams[0]);
-        for (first, again) in decided[..100].iter().zip(&decided[200..]) {
+        for (first, again) in decided[..100].iter().zip(&decided[200..300]) {
             assert_eq!(first.windows, again.windows);
             assert!(again.late && again.keep);
         }
