@@ -64,6 +64,9 @@ impl Core {
         for line in self.lines.values_mut() {
             line.stream = None;
             line.live = None;
+            line.clockwork = None;
+            line.expected = Expected::default();
+            line.reordered = false;
             line.counters = super::line::Counters::default();
             line.clear();
             line.ready.clear();
@@ -146,6 +149,19 @@ impl Core {
         let live = self.lines.get(&key).is_some_and(|line| line.live == Some(true));
         let reference = self.reference.and_then(|key| self.lines.get(&key));
         !live && reference.is_some_and(|reference| reference.phase != Phase::Ended)
+    }
+
+    /// Whether the reference, on which the stream waits, has nothing: who brings both may wait for this one to be taken.
+    pub fn is_reference_starving(&self, key: Key) -> bool {
+        let other = self.reference.filter(|reference| *reference != key).and_then(|key| self.lines.get(&key));
+        other.is_some_and(|line| line.level.buffers == 0 && !line.busy)
+    }
+
+    /// Decides what waits by what is known of the reference so far. Whether there was something.
+    pub fn give_up_waiting(&mut self, key: Key) -> bool {
+        let Some(stream) = self.lines.get(&key).and_then(|line| line.stream) else { return false };
+        self.with_windows(|windows, _, out| windows.give_up_waiting(stream, None, out));
+        self.lines.get(&key).is_some_and(|line| !line.ready.is_empty())
     }
 
     /// The same where the reference is waited for no longer: it may never come.

@@ -134,7 +134,8 @@ impl Segmenter {
             if !is_full(line, &core, 1) {
                 return flow;
             }
-            if line.ready.is_empty() && !line.busy && !line.incoming.is_empty() && !core.mapping.is_ready() {
+            let idle = line.ready.is_empty() && !line.busy;
+            if idle && line.is_unplaced() && !core.mapping.is_ready() {
                 // The reference, which would say where that lies, may wait for this stream.
                 core.advance_alone(port.key);
                 continue;
@@ -148,6 +149,9 @@ impl Segmenter {
             };
             if core.lines.values().any(starving) && !is_full(line, &core, STRETCH) {
                 return flow;
+            }
+            if idle && core.is_reference_starving(port.key) && core.give_up_waiting(port.key) {
+                continue;
             }
             core = port.room.wait(core).unwrap_or_else(PoisonError::into_inner);
         }

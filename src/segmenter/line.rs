@@ -219,6 +219,11 @@ impl Line {
         self.incoming.push_back(incoming);
     }
 
+    /// The windows could be told of the next one, if its place in time were known.
+    pub fn is_unplaced(&self) -> bool {
+        matches!(self.incoming.front(), Some(Incoming::Frame(_, Some(_))))
+    }
+
     /// What was seen of the first buffer for which that was to be found out.
     pub fn scored(&mut self, seen: Seen) {
         let unscored = self.incoming.iter_mut().find_map(|incoming| match incoming {

@@ -10,6 +10,7 @@ use super::mapping::Mapping;
 use crate::timeline::Ns;
 use crate::windowing::{Figures, Ids, Reason, Summary, Window};
 
+#[cfg(feature = "v1_20")]
 pub const META: &str = "segmenter-windows";
 pub const START: &str = "segmenter-window-start";
 pub const END: &str = "segmenter-window-end";

@@ -211,7 +211,7 @@ fn windows_are_split_where_it_was_asked_for() {
     let port = rig.main();
     port.begin(H264);
     let push = |pts: u64| {
-        if pts % 400 == 0 {
+        if pts.is_multiple_of(400) {
             port.peer.push(buffer(pts, Some(pts), 40)).map(|_| ()).unwrap()
         } else {
             port.push_delta(pts, pts)

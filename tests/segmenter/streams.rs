@@ -274,3 +274,23 @@ fn a_queue_that_is_full_makes_upstream_wait_unless_others_starve() {
     pusher.join().unwrap();
     two.wait_buffers(25);
 }
+
+#[test]
+fn one_thread_that_brings_the_other_stream_first_is_not_kept_for_ever() {
+    let rig = Rig::new("strategy=keyframe duration=0 max-size-buffers=5").play();
+    let (one, two) = (rig.main(), rig.further());
+    for port in [&one, &two] {
+        port.begin(RAW_25);
+    }
+    one.push(0);
+    // Far more than may wait, before the reference goes on.
+    two.push_span(0, 4000);
+    one.push_span(40, 4000);
+    one.eos();
+    two.eos();
+    one.wait_eos();
+    two.wait_eos();
+    assert_eq!((one.seen().len(), two.seen().len()), (100, 100));
+    check_order(&one.items());
+    check_order(&two.items());
+}

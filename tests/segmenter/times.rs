@@ -110,7 +110,7 @@ fn keyframe_windows_begin_at_keyframes() {
             for seen in &buffers {
                 let time = seen.stream_time.unwrap();
                 let Some(start) = starts.iter().rev().find(|start| **start <= time) else { continue };
-                let id = if duration == 0 { *start } else { start / duration };
+                let id = start.checked_div(duration).unwrap_or(*start);
                 assert_eq!(seen.ids, Some(vec![id]), "{clip} {settings} {seen:?}");
             }
             check_order(played.items("src"));
