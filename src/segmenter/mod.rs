@@ -75,8 +75,8 @@
 //! buffers, of which the first has DISCONT, the end event. Where a window does not begin with a keyframe, the pictures from the
 //! keyframe before go ahead, flagged DECODE_ONLY, with parameter sets if they lack them; so do pictures of the next window that
 //! B-frames of this one refer to. Decoders know what to show by the SEGMENT: it begins with the window, and ends with it
-//! where the end is known ahead (fixed, sliding); elsewhere a decoder may show a picture that is behind `end`. Running time
-//! is that of the stream. Behind a window its worker gets the next STREAM_START and a GAP: decoders give what they hold.
+//! where the end is known ahead (fixed, sliding); elsewhere a decoder may show a picture that is behind `end`. Muxers leave out
+//! what is before the SEGMENT: for files let windows begin with keyframes. Running time is that of the stream. Behind a window its worker gets the next STREAM_START and a GAP: decoders give what they hold.
 //! A worker without a window gets a GAP for each: sinks preroll, aggregators go on. EOS comes behind the last window.
 //!
 //! What may wait is bounded for each worker, and for windows that wait for one, by `max-worker-bytes` and `-time`; a window should
