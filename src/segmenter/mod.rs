@@ -99,7 +99,7 @@
 //!   that the clip ends `post-roll` after it was last seen. `triggers` counts those that prolonged it.
 //!
 //! A trigger may come before the first buffer, for a time to come, or for one that has passed, as far as the memory
-//! reaches; what is missing then makes `complete` false. One for which nothing is left is refused.
+//! reaches; what is missing then makes `complete` false, if need be with no frames at all. One for what has left is refused.
 //!
 //! ## Actions
 //!

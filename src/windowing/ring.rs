@@ -232,14 +232,6 @@ impl Windows {
         only.sort_unstable();
         only.dedup();
         let (start, end) = (within(time - pre_roll), within(time + post_roll));
-        let wanted = self
-            .streams
-            .iter()
-            .enumerate()
-            .filter(|(slot, stream)| stream.used && (only.is_empty() || only.contains(&StreamId(*slot as u32))));
-        if wanted.map(|(_, stream)| stream).all(|stream| stream.has_passed(start, end)) {
-            return None;
-        }
         self.wish(Wish { start, end, name: trigger.name, triggers: 1, only }, out)
     }
 
@@ -344,13 +336,6 @@ impl Stream {
     /// it.
     fn leads_on(&self, end: Ns) -> bool {
         self.pending.iter().any(|item| matches!(item, Item::Frame { frame, .. } if frame.time < end))
-    }
-
-    /// Nothing of the time between can come, and nothing of it is left.
-    fn has_passed(&self, start: Ns, end: Ns) -> bool {
-        let over = self.eos || self.arrived.is_some_and(|arrived| arrived >= end);
-        let inside = |item: &Item| matches!(item, Item::Frame { frame, .. } if frame.time >= start && frame.time < end);
-        over && !self.pending.iter().any(inside)
     }
 
     /// In event mode: its window, if there was one, is over on this stream.
