@@ -24,7 +24,7 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-pub use self::pool::{Begun, Limits};
+pub use self::pool::{Begun, Limits, Noticed};
 use self::pool::{Branch, Next, Phase, Pool};
 use super::line::Key;
 use crate::media::keyframe::Source;
@@ -72,6 +72,15 @@ pub struct Trouble {
     pub lost: Vec<WindowId>,
     /// Nobody else is left.
     pub last: bool,
+}
+
+/// What became of a buffer.
+#[derive(Debug)]
+pub struct Came {
+    pub flow: Flow,
+    /// Windows for which there was no room.
+    pub lost: Vec<WindowId>,
+    pub noticed: Noticed,
 }
 
 /// Limit of what is kept of a GOP for lead-ins, where there is none for workers.
@@ -135,14 +144,14 @@ impl Workers {
         self.pool().begin(id, start, end, event)
     }
 
-    /// A buffer and the windows that it is in. Waits for room. Gives the windows for which there was none, too.
-    pub fn buffer(&self, buffer: &gst::Buffer, ids: Ids) -> (Flow, Vec<WindowId>) {
+    /// A buffer and the windows that it is in. Waits for room.
+    pub fn buffer(&self, buffer: &gst::Buffer, ids: Ids) -> Came {
         let mut pool = self.pool();
-        pool.buffer(buffer, ids);
+        let noticed = pool.buffer(buffer, ids);
         while !pool.flushing && pool.is_full() {
             pool = self.room.wait(pool).unwrap_or_else(PoisonError::into_inner);
         }
-        (pool.flow().unwrap_or(Ok(gst::FlowSuccess::Ok)), pool.take_lost())
+        Came { flow: pool.flow().unwrap_or(Ok(gst::FlowSuccess::Ok)), lost: pool.take_lost(), noticed }
     }
 
     /// A window ends; `event` goes behind its last buffer.

@@ -9,7 +9,7 @@ use super::super::imp::{CAT, Segmenter};
 use super::super::line::{Key, Passing, Port};
 use super::super::settings::WorkerPolicy;
 use super::super::tell::{Ending, Opening};
-use super::{Begun, Limits, Trouble, WorkerSettings};
+use super::{Begun, Came, Limits, Trouble, WorkerSettings};
 use crate::windowing::WindowId;
 
 impl Segmenter {
@@ -242,8 +242,19 @@ impl Segmenter {
             return None;
         }
         // A late one came when its window was over.
-        let (flow, lost) = self.workers.buffer(&passing.frame.buffer, passing.windows);
+        let Came { flow, lost, noticed } = self.workers.buffer(&passing.frame.buffer, passing.windows);
         self.tell_lost(&lost, None, "no-room");
+        if noticed.no_lead_in {
+            gst::info!(CAT, imp = self, "A window for workers begins without the keyframe before: it is not there");
+        }
+        if noticed.gop_too_large {
+            gst::element_imp_warning!(
+                self,
+                gst::ResourceError::NoSpaceLeft,
+                ("A GOP is larger than max-worker-bytes: windows that begin within it reach workers without the pictures before \
+                  that decoders need. Set max-worker-bytes higher, or have the encoder make keyframes more often")
+            );
+        }
         Some(flow)
     }
 

@@ -109,6 +109,15 @@ pub enum Begun {
     Nobody,
 }
 
+/// What is worth a word about a buffer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// A window begins with it and needs pictures before it that are not there.
+    pub no_lead_in: bool,
+    /// More than is kept of a GOP, for the first time.
+    pub gop_too_large: bool,
+}
+
 /// What a task is to do.
 pub enum Next {
     Push { events: Vec<gst::Event>, buffer: Option<gst::Buffer> },
@@ -185,12 +194,13 @@ impl Pool {
         Begun::Queued
     }
 
-    /// A buffer of these windows. True when something is worth a warning: a GOP that is too large to be kept.
-    pub fn buffer(&mut self, buffer: &gst::Buffer, ids: Ids) -> bool {
+    /// A buffer of these windows.
+    pub fn buffer(&mut self, buffer: &gst::Buffer, ids: Ids) -> Noticed {
         let picture = self.gops.look(buffer);
+        let mut noticed = Noticed::default();
         for epoch in &mut self.epochs {
             let waited = epoch.is_empty();
-            epoch.picture(&picture, ids.contains(epoch.id), &self.gops, &self.stickies);
+            noticed.no_lead_in |= !epoch.picture(&picture, ids.contains(epoch.id), &self.gops, &self.stickies);
             if waited && let Some(branch) = epoch.owner.and_then(|owner| self.branches.get(&owner)) {
                 branch.worker.item.notify_all();
             }
@@ -198,7 +208,8 @@ impl Pool {
         if self.drops {
             self.cut();
         }
-        self.gops.add(picture)
+        noticed.gop_too_large = self.gops.add(picture);
+        noticed
     }
 
     pub fn event(&mut self, event: &gst::Event) {
