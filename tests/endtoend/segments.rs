@@ -117,7 +117,10 @@ fn pictures(file: &Path) -> usize {
     let count = Arc::new(AtomicUsize::new(0));
     let note = count.clone();
     let source = format!("filesrc location=\"{}\" ! matroskademux", file.display());
-    let pipeline = frames::pipeline(&source, move |_| drop(note.fetch_add(1, Ordering::Relaxed))).unwrap();
+    let count_it = move |_| {
+        note.fetch_add(1, Ordering::Relaxed);
+    };
+    let pipeline = frames::pipeline(&source, count_it).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     frames::finish(&pipeline, &AtomicBool::new(false)).unwrap();
     count.load(Ordering::Relaxed)
