@@ -213,7 +213,8 @@ type Taken = Vec<(u64, usize)>;
 struct Busy {
     now: Arc<(Mutex<u64>, Condvar)>,
     taken: Arc<Mutex<Taken>>,
-    got: Arc<(Mutex<u64>, Condvar)>,
+    /// Frames, and ends of windows from which on somebody is busy.
+    got: Arc<(Mutex<(u64, u64)>, Condvar)>,
 }
 
 impl Busy {
@@ -221,10 +222,11 @@ impl Busy {
         let any = gst::Caps::new_any();
         let template = gst::PadTemplate::new("sink", gst::PadDirection::Sink, gst::PadPresence::Always, &any).unwrap();
         let (now, taken, got) = (self.now.clone(), self.taken.clone(), self.got.clone());
+        let ends = got.clone();
         let pad = gst::Pad::builder_from_template(&template)
             .chain_function(move |_, _, buffer| {
                 if !buffer.flags().contains(gst::BufferFlags::DECODE_ONLY) {
-                    *got.0.lock().unwrap() += 1;
+                    got.0.lock().unwrap().0 += 1;
                     got.1.notify_all();
                 }
                 Ok(gst::FlowSuccess::Ok)
@@ -235,6 +237,8 @@ impl Busy {
                     Some(("segmenter-window-end", _)) => {
                         let mut at = now.0.lock().unwrap();
                         let until = at.saturating_add(busy_for);
+                        ends.0.lock().unwrap().1 += 1;
+                        ends.1.notify_all();
                         while *at < until {
                             at = now.1.wait(at).unwrap();
                         }
@@ -254,10 +258,10 @@ impl Busy {
     }
 
     /// Whether all of these arrive without time going on.
-    fn wait(&self, frames: u64, patience: Duration) -> bool {
+    fn wait(&self, frames: u64, ends: u64, patience: Duration) -> bool {
         let got = self.got.0.lock().unwrap();
-        let (got, _) = self.got.1.wait_timeout_while(got, patience, |got| *got < frames).unwrap();
-        *got >= frames
+        let missing = |got: &mut (u64, u64)| got.0 < frames || got.1 < ends;
+        !self.got.1.wait_timeout_while(got, patience, missing).unwrap().1.timed_out()
     }
 }
 
@@ -277,7 +281,7 @@ fn real_time(busy_for: u64, count: u64, patience: Duration) -> (u64, Taken, Vec<
     for frame in 0..count * PER_WINDOW {
         busy.set_time(frame * FRAME);
         camera.push().unwrap();
-        if busy.wait(frame + 1, patience) {
+        if busy.wait(frame + 1, frame / PER_WINDOW, patience) {
             at_once += 1;
         } else {
             break;
