@@ -1,5 +1,5 @@
-//! Encoded video for strategy=scene: frames wait until it is known, from the sizes of those after them, whether a hard cut
-//! begins with them.
+//! Encoded video for strategy=scene: frames wait until it is known, from the sizes of those after them, whether a hard
+//! cut begins with them.
 //!
 //! With B-frames a cut may lie among frames that are decoded after the first one behind it, which tells it: the window
 //! begins at the cut, and they are in it or not by their PTS.

@@ -151,7 +151,8 @@ impl Core {
         !live && reference.is_some_and(|reference| reference.phase != Phase::Ended)
     }
 
-    /// Whether the reference, on which the stream waits, has nothing: who brings both may wait for this one to be taken.
+    /// Whether the reference, on which the stream waits, has nothing: who brings both may wait for this one to be
+    /// taken.
     pub fn is_reference_starving(&self, key: Key) -> bool {
         let other = self.reference.filter(|reference| *reference != key).and_then(|key| self.lines.get(&key));
         other.is_some_and(|line| line.level.buffers == 0 && !line.busy)

@@ -1,8 +1,8 @@
 //! What is seen of a buffer before anything is decided: its times, whether decoding can start there, how much is in it.
 //!
-//! Encoded video is never decoded: of H.264 and H.265 the heads of NAL units are read, as far as the first slice, and of
-//! other codecs flags. Memory other than system memory is never mapped. Raw pixels are read by [`super::pixels`] alone,
-//! when the strategy wants them.
+//! Encoded video is never decoded: of H.264 and H.265 the heads of NAL units are read, as far as the first slice, and
+//! of other codecs flags. Memory other than system memory is never mapped. Raw pixels are read by [`super::pixels`]
+//! alone, when the strategy wants them.
 
 use gst::prelude::*;
 

@@ -1,8 +1,8 @@
 //! GObject glue: pads that come and go, properties, actions, state changes.
 //!
 //! Locks: what a port looks at ([`Port::look`], held by the thread upstream of it while it looks at a buffer), then
-//! `settings`, then `core`; each for a moment, none across a push, a query, a signal or a message. The condition variables
-//! of a [`Port`] belong to `core`. What workers lock is theirs, see [`super::worker`].
+//! `settings`, then `core`; each for a moment, none across a push, a query, a signal or a message. The condition
+//! variables of a [`Port`] belong to `core`. What workers lock is theirs, see [`super::worker`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};

@@ -2,8 +2,8 @@
 //!
 //! A [`Clockwork`] is what a segment says, as two straight lines; they go on before its start and behind its stop, as
 //! decoders need pictures from there. With rates other than 1 times are exact to a nanosecond. Window time of a further
-//! stream goes by its running time through the segment of the reference that was in force then, so all streams are cut at
-//! the same running times.
+//! stream goes by its running time through the segment of the reference that was in force then, so all streams are cut
+//! at the same running times.
 
 use std::collections::VecDeque;
 

@@ -297,8 +297,8 @@ impl Segmenter {
         }
     }
 
-    /// What strategy=scene has to see of what follows: two frames; encoded, two that others are predicted from, and what
-    /// lies between them.
+    /// What strategy=scene has to see of what follows: two frames; encoded, two that others are predicted from, and
+    /// what lies between them.
     fn look_ahead(&self, settings: &super::settings::Settings) -> gst::ClockTime {
         if settings.strategy != super::settings::Strategy::Scene {
             return gst::ClockTime::ZERO;

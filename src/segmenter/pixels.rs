@@ -1,7 +1,7 @@
 //! Raw video for the scene score: which formats can be read, and what is seen of a frame.
 //!
-//! A frame is mapped for reading and sampled; nothing is copied, and nothing is allocated after the caps. Whether a hard
-//! cut begins with it is known two frames later.
+//! A frame is mapped for reading and sampled; nothing is copied, and nothing is allocated after the caps. Whether a
+//! hard cut begins with it is known two frames later.
 
 use gst_video::prelude::*;
 
@@ -116,8 +116,8 @@ impl Pixels {
     }
 }
 
-/// Raw video in system memory with formats that can be read alone; anything else as it is. So upstream settles on one of
-/// them where it has the choice, and what it cannot have is refused with a sentence when it comes.
+/// Raw video in system memory with formats that can be read alone; anything else as it is. So upstream settles on one
+/// of them where it has the choice, and what it cannot have is refused with a sentence when it comes.
 pub fn readable(caps: &gst::Caps) -> gst::Caps {
     let formats = PixelFormat::ALL.iter().map(|(_, name)| *name);
     let wanted = gst::Caps::builder("video/x-raw").field("format", gst::List::new(formats)).build();

@@ -1,5 +1,5 @@
-//! How receivers are told of windows: serialized events around a stream's share, a meta on each buffer, a message when a
-//! window is closed. Fields are listed in the documentation of the element.
+//! How receivers are told of windows: serialized events around a stream's share, a meta on each buffer, a message when
+//! a window is closed. Fields are listed in the documentation of the element.
 
 use std::sync::Arc;
 

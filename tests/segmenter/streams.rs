@@ -294,3 +294,32 @@ fn one_thread_that_brings_the_other_stream_first_is_not_kept_for_ever() {
     check_order(&one.items());
     check_order(&two.items());
 }
+
+#[test]
+fn when_the_reference_goes_the_next_stream_decides() {
+    let rig = Rig::new("strategy=keyframe duration=0").play();
+    let (one, two) = (rig.further(), rig.further());
+    let push = |port: &super::rig::Port, pts: u64, each: u64| {
+        let mut frame = buffer(pts, Some(pts), 40);
+        if !pts.is_multiple_of(each) {
+            frame.make_mut().set_flags(gst::BufferFlags::DELTA_UNIT);
+        }
+        port.peer.push(frame).unwrap();
+    };
+    for port in [&one, &two] {
+        port.begin(super::rig::H264);
+    }
+    for pts in (0..2000u64).step_by(40) {
+        push(&one, pts, 400);
+        push(&two, pts, 1000);
+    }
+    rig.element.release_request_pad(&one.sink);
+    (2000..4000u64).step_by(40).for_each(|pts| push(&two, pts, 1000));
+    two.eos();
+    two.wait_eos();
+    assert_eq!(two.seen().len(), 100);
+    check_order(&two.items());
+    let windows = two.windows();
+    assert_eq!(windows.iter().find(|(pts, _)| *pts == 1400).unwrap().1, [1200 * MS]);
+    assert_eq!(windows.iter().find(|(pts, _)| *pts == 3480).unwrap().1, [3000 * MS]);
+}
