@@ -27,15 +27,18 @@ mod media;
 #[cfg(test)]
 #[path = "../fuzz/src/programs.rs"]
 mod programs;
+mod segmenter;
 mod store;
 mod timeline;
+mod windowing;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
     media::position::register();
     diskbuffer::register(plugin)?;
     diskbuffersink::register(plugin)?;
     diskbuffersrc::register(plugin)?;
-    framesync::register(plugin)
+    framesync::register(plugin)?;
+    segmenter::register(plugin)
 }
 
 gst::plugin_define!(

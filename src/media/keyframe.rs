@@ -131,7 +131,7 @@ impl Detector {
 }
 
 /// Pictures that follow a keyframe may be shown before it, and refer to what was before it, and nothing says so.
-fn reorders(caps: &gst::CapsRef) -> bool {
+pub fn reorders(caps: &gst::CapsRef) -> bool {
     caps.structure(0).is_some_and(|s| match s.name().as_str() {
         "video/x-h264" | "video/x-h265" | "video/x-h266" | "video/x-wmv" => true,
         // MPEG-1, -2 and -4 part 2.

@@ -13,6 +13,7 @@ mod kills;
 mod outages;
 mod places;
 mod processes;
+mod segments;
 mod sender;
 #[path = "../shared/servers.rs"]
 mod servers;

@@ -1,0 +1,18 @@
+//! `segmenter` through pads and pipelines, by behaviour.
+
+mod contents;
+mod ends;
+mod events;
+mod flow;
+mod late;
+mod lists;
+mod played;
+mod refusals;
+mod rig;
+mod streams;
+mod times;
+mod workers;
+
+#[path = "../diskbuffer/common.rs"]
+#[allow(dead_code)]
+mod common;
