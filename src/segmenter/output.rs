@@ -82,10 +82,9 @@ impl Segmenter {
                 port.room.notify_all();
                 return Some((port, out, reference));
             }
-            if line.level.buffers == 0 {
-                // Who brings both streams may wait for room in another.
-                core.lines.values().for_each(|line| line.port.room.notify_all());
-            }
+            // Who brings several streams may wait for room, in this one or another, which now has to be thought of
+            // anew.
+            core.lines.values().for_each(|line| line.port.room.notify_all());
             core = port.item.wait(core).unwrap_or_else(PoisonError::into_inner);
         }
     }
