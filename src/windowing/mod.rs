@@ -51,7 +51,6 @@ pub mod windows;
 
 pub use config::{Config, ConfigError, LatePolicy, Strategy};
 pub use window::{
-    Decision, Expected, Figures, Frame, Ids, Reason, Split, StreamId, StreamSummary, Summary, Totals, Trigger, Window,
-    WindowId,
+    Decision, Expected, Figures, Frame, Ids, Reason, Split, StreamId, Summary, Trigger, Window, WindowId,
 };
 pub use windows::Windows;

@@ -19,7 +19,7 @@ use super::fixed::Grid;
 use super::share::{Open, Share};
 use super::strategy::{self, Layout, Policy};
 use super::stream::{Item, Stream};
-use super::window::{Decision, Expected, Frame, Reason, Split, StreamId, Totals, Trigger, Window, WindowId};
+use super::window::{Decision, Expected, Frame, Reason, Split, StreamId, Trigger, Window, WindowId};
 use crate::timeline::Ns;
 
 /// Beyond, the oldest is closed, whoever lags.
@@ -293,6 +293,7 @@ impl Windows {
     }
 
     /// Frames of the stream that wait for a decision, and their bytes (at least 128 each).
+    #[cfg(test)]
     pub fn undecided(&self, stream: StreamId) -> (usize, u64) {
         self.slot(stream).map_or((0, 0), |slot| (self.streams[slot].held, self.streams[slot].bytes))
     }
@@ -302,12 +303,9 @@ impl Windows {
         self.open.iter().map(|open| &open.window)
     }
 
-    pub fn totals(&self, stream: StreamId) -> Totals {
-        self.slot(stream).map_or_else(Totals::default, |slot| self.streams[slot].totals)
-    }
-
-    pub fn config(&self) -> &Config {
-        &self.config
+    #[cfg(test)]
+    pub fn totals(&self, stream: StreamId) -> super::window::Totals {
+        self.slot(stream).map_or_else(super::window::Totals::default, |slot| self.streams[slot].totals)
     }
 
     pub(super) fn slot(&self, stream: StreamId) -> Option<usize> {

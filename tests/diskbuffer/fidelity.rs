@@ -161,7 +161,8 @@ fn aac_comes_through() {
     init();
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("ticks.aac");
-    let ticks = "audiotestsrc num-buffers=100 wave=ticks ! audioconvert ! avenc_aac ! aacparse ! audio/mpeg,stream-format=adts";
+    let ticks =
+        "audiotestsrc num-buffers=100 wave=ticks ! audioconvert ! avenc_aac ! aacparse ! audio/mpeg,stream-format=adts";
     play(&format!("{ticks} ! filesink location=\"{}\"", file.display()));
     // Encoded once: two encoders need not agree on every bit.
     let head = format!("filesrc location=\"{}\" ! aacparse", file.display());

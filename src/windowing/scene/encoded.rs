@@ -66,15 +66,6 @@ pub struct EncodedDetector {
 }
 
 impl EncodedDetector {
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// For a discontinuity or new caps.
-    pub fn reset(&mut self) {
-        *self = Self::default();
-    }
-
     /// Takes the next access unit. Returns the PTS from which on frames belong to a new shot, once that is known.
     pub fn push(&mut self, unit: Unit) -> Option<u64> {
         let interval = self.since_keyframe;

@@ -6,7 +6,7 @@ use crate::windowing::scene::encoded::{EncodedDetector, Unit};
 
 /// `(pts, bytes, keyframe)` in decode order.
 fn cuts(units: impl IntoIterator<Item = (u64, u64, bool)>) -> Vec<u64> {
-    let mut detector = EncodedDetector::new();
+    let mut detector = EncodedDetector::default();
     let mut cuts: Vec<u64> =
         units.into_iter().filter_map(|(pts, bytes, keyframe)| detector.push(Unit { pts, bytes, keyframe })).collect();
     cuts.extend(std::iter::from_fn(|| detector.drain()));
