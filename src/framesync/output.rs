@@ -328,10 +328,10 @@ impl FrameSync {
         }
         if any && (align || by_arrival) {
             let own = gst::ClockTime::from_nseconds(settings.latency);
-            least += own;
+            least = least.saturating_add(own);
         }
         // What one stream has less of latency than another is held here.
-        let most = slack.map(|slack| least + slack);
+        let most = slack.map(|slack| least.saturating_add(slack));
         gst::debug!(CAT, imp = self, "Latency: live {any}, {least} to {most:?}");
         answer.set(any, least, most);
         asked
