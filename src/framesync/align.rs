@@ -83,6 +83,7 @@ impl State {
             stream.queue.clear();
             stream.live = None;
             stream.has_caps = false;
+            stream.counters = super::stream::Counters::default();
             stream.told = super::messages::Told::default();
         }
     }

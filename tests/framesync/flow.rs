@@ -170,5 +170,8 @@ fn it_runs_again_after_ready() {
         rig.element.set_state(gst::State::Ready).unwrap();
         rig.element.set_state(gst::State::Playing).unwrap();
         port.begin("video/x-raw");
+        // A run of its own.
+        assert_eq!(port.stats().get::<u64>("in").unwrap(), 0);
+        assert_eq!(rig.element.property_value("status").serialize().unwrap(), "waiting");
     }
 }
