@@ -38,7 +38,7 @@ pub struct State {
     pub messages: Messages,
     /// Of the settings that streams have.
     pub generation: u64,
-    /// A deadline has passed: the next task that is free looks.
+    /// A deadline has passed, or something was set: the next task that is free looks.
     pub due: bool,
     /// The deadline that the clock was asked to wake for.
     pub alarm: Option<(Ns, gst::SingleShotClockId)>,
@@ -85,6 +85,15 @@ impl State {
             stream.has_caps = false;
             stream.counters = super::stream::Counters::default();
             stream.told = super::messages::Told::default();
+        }
+    }
+
+    /// Has a task that is free see what can be made by now, and those who wait for room whether there is.
+    pub fn look(&mut self) {
+        self.due = true;
+        for stream in self.streams.values() {
+            stream.port.item.ring();
+            stream.port.room.ring();
         }
     }
 
