@@ -418,7 +418,9 @@ impl Stream {
     pub fn stats(&self) -> gst::Structure {
         let counters = &self.counters;
         let placer = self.placer.as_ref();
-        let estimate = placer.and_then(Placer::estimate);
+        // When a file is read says nothing of its clock.
+        let timely = placer.filter(|_| self.live == Some(true));
+        let estimate = timely.and_then(Placer::estimate);
         gst::Structure::builder("framesync-stats")
             .field("in", counters.input)
             .field("out", counters.output)
@@ -430,8 +432,8 @@ impl Stream {
             .field("interpolated", counters.interpolated)
             .field("drift-ppm", estimate.map_or(0.0, |estimate| estimate.ppm))
             .field("drift-confidence-ppm", estimate.map_or(f64::INFINITY, |estimate| estimate.confidence_ppm))
-            .field("offset", estimate.map_or(0, |estimate| estimate.offset.0) + self.bias())
-            .field("jitter", placer.map_or(0, |placer| placer.jitter().0))
+            .field("offset", estimate.map_or(0, |estimate| estimate.offset.0.saturating_add(self.bias())))
+            .field("jitter", timely.map_or(0, |placer| placer.jitter().0))
             .field("epoch", placer.map_or(0, Placer::epoch))
             .field("format", placer.map_or_else(|| "undecided".to_string(), Placer::format))
             .build()
