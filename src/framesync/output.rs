@@ -7,7 +7,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::align::State;
+use super::align::{LOOK, State};
 use super::imp::{CAT, FrameSync};
 use super::mark::{self, Mark};
 use super::settings::Mode;
@@ -15,9 +15,6 @@ use super::stamps::Content;
 use super::stream::{Frame, Item, Phase, Port, Stream};
 use crate::timeline::Ns;
 use crate::timeline::format::{Epoch, Format};
-
-/// How often streams that are not live are looked at for silence.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a step that is under way may take to end by itself when a stream stops.
 const GRACE: Duration = Duration::from_millis(20);
@@ -171,7 +168,7 @@ impl FrameSync {
     fn next_item(&self, index: u32) -> Option<Taken> {
         let mut state = self.state();
         loop {
-            let (due, live) = (state.due, state.live);
+            let (due, patience) = (state.due, state.patience);
             let Some(stream) = state.streams.get_mut(&index).filter(|s| !s.is_flushing()) else {
                 drop(state);
                 self.pause(index);
@@ -182,12 +179,14 @@ impl FrameSync {
                 stream.thread = Some(std::thread::current().id());
                 return Some(taken);
             }
-            let looks = !live && state.streams.values().any(|stream| stream.frames_held > 0);
             let mut over = false;
-            if !due && looks {
-                (state, over) = port.item.wait_timeout(state, LOOK);
-            } else if !due {
-                state = port.item.wait(state);
+            match patience {
+                _ if due => {}
+                Some(patience) => {
+                    let waits = state.streams.values().any(|stream| stream.frames_held > 0);
+                    (state, over) = port.item.wait_timeout(state, if waits { LOOK } else { patience });
+                }
+                None => state = port.item.wait(state),
             }
             if due || over {
                 drop(state);

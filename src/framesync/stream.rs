@@ -410,6 +410,11 @@ impl Stream {
         self.phase == Phase::Ended || self.round_over
     }
 
+    /// Downstream could take what is held here.
+    pub fn starves(&self) -> bool {
+        self.frames_held > 0 && self.queue.is_empty() && !self.busy && self.flow.is_ok()
+    }
+
     pub fn is_flushing(&self) -> bool {
         self.phase == Phase::Flushing
     }
