@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst::glib;
+use gst::glib::translate::from_glib_none;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
@@ -121,6 +122,15 @@ impl FrameSync {
     }
 
     pub(super) fn start_task(&self, pad: &gst::Pad, index: u32) -> Result<(), glib::BoolError> {
+        // SAFETY: the field belongs to the lock that is held; the task gets a reference of its own.
+        let there: Option<gst::Task> = {
+            let _lock = pad.object_lock();
+            unsafe { from_glib_none((*pad.as_ptr()).task) }
+        };
+        if let Some(task) = there {
+            // To hand a paused one another closure leaks that.
+            return task.start();
+        }
         let weak = self.obj().downgrade();
         pad.start_task(move || {
             if let Some(obj) = weak.upgrade() {
