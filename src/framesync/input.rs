@@ -139,18 +139,23 @@ impl FrameSync {
         self.follow(after);
         match flow {
             Some(flow) => flow,
-            None => self.wait_for_room(index, &settings),
+            None => self.wait_for_room(index),
         }
     }
 
-    fn wait_for_room(&self, index: u32, settings: &Settings) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let mut state = self.state();
+    fn wait_for_room(&self, index: u32) -> Result<gst::FlowSuccess, gst::FlowError> {
         loop {
-            if let Some(flow) = room(&mut state, index, settings) {
+            // More may be allowed meanwhile.
+            let settings = self.settings();
+            let mut state = self.state();
+            if state.generation > settings.generation {
+                continue;
+            }
+            if let Some(flow) = room(&mut state, index, &settings) {
                 return flow;
             }
             let port = open(state.streams.get_mut(&index))?.port.clone();
-            state = port.room.wait(state);
+            drop(port.room.wait(state));
         }
     }
 

@@ -198,6 +198,21 @@ fn not_live_few_buffers_are_held_and_upstream_waits() {
 }
 
 #[test]
+fn upstream_goes_on_once_more_may_be_held() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("stream-timeout", 0u64);
+    rig.element.set_property("max-held-buffers", 2u32);
+    rig.play();
+    let (one, _two) = (rig.stream(RAW), rig.stream(RAW));
+    let src = one.src.clone();
+    let thread = std::thread::spawn(move || (0..2).for_each(|_| assert!(src.push(gst::Buffer::new()).is_ok())));
+    common::until("two came in", || one.stats().get::<u64>("in").unwrap() == 2);
+    assert!(one.is_silent() && !thread.is_finished());
+    rig.element.set_property("max-held-buffers", 3u32);
+    common::until("upstream goes on", || thread.is_finished());
+}
+
+#[test]
 fn an_offset_that_is_made_less_puts_no_dts_above_its_pts() {
     let rig = Rig::new(false);
     rig.play();
