@@ -18,6 +18,9 @@ use crate::timeline::matcher::{Matcher, MatcherConfig, Push, Reference, Set};
 /// Frames in a row that found no set, or came late, until streams are taken to be unrelated.
 const UNLOCKED: u32 = 64;
 
+/// With more frames in wait for their order, DTS says nothing of it: no picture buffer is as large.
+const REORDER: usize = 32;
+
 /// How often streams that are not live are looked at for silence, while something waits for them.
 pub const LOOK: Duration = Duration::from_millis(100);
 /// The longest time between two looks.
@@ -230,7 +233,7 @@ impl State {
         loop {
             let Some(stream) = self.streams.get_mut(&index) else { return };
             match stream.reordered.first() {
-                Some(&(pts, token)) if pts <= until => {
+                Some(&(pts, token)) if pts <= until || stream.reordered.len() > REORDER => {
                     stream.reordered.remove(0);
                     self.offer(index, pts, token, now);
                 }
@@ -264,6 +267,12 @@ impl State {
             // Nobody to ride along with, for long.
             Push::Replaced(token) => stream.decide(token, Fate::Out(None)),
         }
+    }
+
+    /// How many frames of this stream wait for others.
+    pub fn waiting(&self, index: u32) -> usize {
+        let slot = self.streams.get(&index).and_then(|stream| stream.slot);
+        slot.map_or(0, |slot| self.matcher.held(slot))
     }
 
     /// Nothing comes of this stream before `until`.

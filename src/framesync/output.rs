@@ -36,12 +36,13 @@ impl Taken {
     fn next(stream: &mut Stream, port: &Arc<Port>) -> Option<Self> {
         // Where downstream refused the task waits: for a flush, or for what is linked anew.
         while stream.flow.is_ok() {
-            match stream.queue.pop_front()? {
+            let item = stream.queue.pop_front()?;
+            port.room.ring();
+            match item {
                 Item::Event(event) if event.type_() == gst::EventType::Segment => came(stream, event),
                 item => {
                     let segment = begin(stream, &item);
                     stream.busy = true;
-                    port.room.ring();
                     let lift = stream.outgoing.lift.unwrap_or(Ns::ZERO);
                     return Some(Self { port: port.clone(), item, segment, lift });
                 }

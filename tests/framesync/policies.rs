@@ -275,3 +275,23 @@ fn a_pad_that_comes_while_others_run_is_waited_for_from_then_on() {
         assert!(marks[0].complete);
     }
 }
+
+#[test]
+fn few_held_buffers_leave_frames_to_find_their_order() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("max-held-buffers", 1u32);
+    rig.play();
+    let port = rig.stream("video/x-h264");
+    let src = port.src.clone();
+    let thread = std::thread::spawn(move || {
+        for (i, pts) in [80, 240, 160, 120, 200, 400, 320].into_iter().enumerate() {
+            let mut buffer = gst::Buffer::new();
+            buffer.make_mut().set_pts(gst::ClockTime::from_mseconds(pts));
+            buffer.make_mut().set_dts(gst::ClockTime::from_mseconds(40 * i as u64));
+            assert!(src.push(buffer).is_ok());
+        }
+    });
+    common::until("all came in", || thread.is_finished());
+    port.eos();
+    assert_eq!(port.rest().len(), 7);
+}

@@ -408,3 +408,15 @@ fn a_mode_that_is_set_while_running_leaves_nothing_behind() {
     two.push_ms(80);
     assert_eq!((one.pts(), two.pts()), (80 * MS, 80 * MS));
 }
+
+#[test]
+fn a_stream_that_stops_with_a_frame_in_wait_stops_nobody() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("stream-timeout", 100 * MS);
+    rig.play();
+    let (one, two) = (rig.stream(RAW), rig.stream(RAW));
+    two.push_ms(7);
+    one.push_ms(40);
+    one.push_ms(80);
+    assert_eq!((one.pts(), two.pts(), one.pts()), (40 * MS, 7 * MS, 80 * MS));
+}
