@@ -30,6 +30,7 @@ mod media;
 mod programs;
 mod segmenter;
 mod store;
+mod task;
 mod timeline;
 mod windowing;
 

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst::glib;
-use gst::glib::translate::from_glib_none;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
@@ -123,17 +122,8 @@ impl FrameSync {
     }
 
     pub(super) fn start_task(&self, pad: &gst::Pad, index: u32) -> Result<(), glib::BoolError> {
-        // SAFETY: the field belongs to the lock that is held; the task gets a reference of its own.
-        let there: Option<gst::Task> = {
-            let _lock = pad.object_lock();
-            unsafe { from_glib_none((*pad.as_ptr()).task) }
-        };
-        if let Some(task) = there {
-            // To hand a paused one another closure leaks that.
-            return task.start();
-        }
         let weak = self.obj().downgrade();
-        pad.start_task(move || {
+        crate::task::start(pad, move || {
             if let Some(obj) = weak.upgrade() {
                 obj.imp().step(index);
             }

@@ -218,7 +218,7 @@ impl Segmenter {
 
     pub(super) fn start_task(&self, pad: &gst::Pad, key: Key) -> Result<(), glib::BoolError> {
         let weak = self.obj().downgrade();
-        pad.start_task(move || {
+        crate::task::start(pad, move || {
             if let Some(obj) = weak.upgrade() {
                 obj.imp().step(key);
             }

@@ -115,7 +115,7 @@ impl Segmenter {
 
     fn start_worker_task(&self, pad: &gst::Pad, index: u32) -> Result<(), gst::glib::BoolError> {
         let weak = self.obj().downgrade();
-        pad.start_task(move || {
+        crate::task::start(pad, move || {
             let Some(obj) = weak.upgrade() else { return };
             let imp = obj.imp();
             if let Some(trouble) = imp.workers.step(index) {
