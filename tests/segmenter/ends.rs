@@ -113,7 +113,7 @@ impl Window {
 
 /// The windows that a sink saw, in order; buffers outside of them are refused.
 pub fn windows(sink: &Sink) -> Vec<Window> {
-    let (buffers, events) = (sink.buffers(), sink.events());
+    let (buffers, events) = sink.all();
     let mut all: Vec<Window> = Vec::new();
     let (mut open, mut from, mut head) = (false, 0, Vec::new());
     for (at, event) in events {
