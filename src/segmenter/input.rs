@@ -167,7 +167,7 @@ impl Segmenter {
             _ if !event.is_serialized() => return port.src.push_event(event),
             _ => {}
         }
-        let mut refused = false;
+        let mut refused = None;
         {
             let mut look = lock(&port.look);
             let is_break = matches!(
@@ -190,19 +190,16 @@ impl Segmenter {
                 View::Segment(segment) => look.set_segment(segment.segment()),
                 View::Caps(caps) => {
                     let (settings, reference) = self.role(&port);
-                    if let Err(sentence) = look.set_caps(caps.caps(), &settings, reference) {
-                        gst::element_imp_error!(self, gst::StreamError::WrongType, ("{sentence}"));
-                        refused = true;
-                    }
+                    refused = look.set_caps(caps.caps(), &settings, reference).err();
                 }
                 _ => {}
             }
         }
-        if refused {
-            let mut core = self.core();
-            if let Some(line) = core.lines.get_mut(&key) {
+        if let Some(sentence) = refused {
+            if let Some(line) = self.core().lines.get_mut(&key) {
                 line.flow = Err(gst::FlowError::NotNegotiated);
             }
+            gst::element_imp_error!(self, gst::StreamError::WrongType, ("{sentence}"));
             return false;
         }
         {
