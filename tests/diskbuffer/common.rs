@@ -270,12 +270,6 @@ impl Sink {
     pub fn events(&self) -> Vec<(usize, gst::Event)> {
         self.arrived.0.lock().unwrap().events.clone()
     }
-
-    /// Both as of one moment, while more arrives.
-    pub fn all(&self) -> (Vec<Seen>, Vec<(usize, gst::Event)>) {
-        let arrived = self.arrived.0.lock().unwrap();
-        (arrived.buffers.clone(), arrived.events.clone())
-    }
 }
 
 /// `diskbuffer` between a pad of ours and a sink of ours.
