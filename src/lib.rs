@@ -3,7 +3,8 @@
 //! The library is a GStreamer plugin first: `GST_PLUGIN_PATH` and an element name are all that most users need. Rust
 //! applications can link it and call [`plugin_register_static`]. Elements stand above pure layers: `diskbuffer` over `media`
 //! (GStreamer to records and back) over `store` (the log on disk, without GStreamer); `framesync`
-//! over `timeline` (stamps, clocks and sets, without GStreamer).
+//! over `timeline` (stamps, clocks and sets, without GStreamer); `segmenter` over `windowing` (windows and scenes,
+//! without GStreamer).
 #![allow(clippy::non_send_fields_in_send_ty)]
 
 use gst::glib;

@@ -5,6 +5,7 @@
 //! has reached its PTS, as nothing can come below it any more.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::mark::Mark;
 use super::messages::{Incomplete, Messages};
@@ -16,6 +17,14 @@ use crate::timeline::matcher::{Matcher, MatcherConfig, Push, Reference, Set};
 
 /// Frames in a row that found no set, or came late, until streams are taken to be unrelated.
 const UNLOCKED: u32 = 64;
+
+/// With more frames in wait for their order, DTS says nothing of it: no picture buffer is as large.
+const REORDER: usize = 32;
+
+/// How often streams that are not live are looked at for silence, while something waits for them.
+pub const LOOK: Duration = Duration::from_millis(100);
+/// The longest time between two looks.
+const LONGEST: Duration = Duration::from_secs(1);
 
 pub struct State {
     pub streams: BTreeMap<u32, Stream>,
@@ -38,8 +47,10 @@ pub struct State {
     pub messages: Messages,
     /// Of the settings that streams have.
     pub generation: u64,
-    /// A deadline has passed: the next task that is free looks.
+    /// A deadline has passed, or something was set: the next task that is free looks.
     pub due: bool,
+    /// Not live: how long a task that has nothing to do waits until it looks for silence.
+    pub patience: Option<Duration>,
     /// The deadline that the clock was asked to wake for.
     pub alarm: Option<(Ns, gst::SingleShotClockId)>,
 }
@@ -62,6 +73,7 @@ impl Default for State {
             messages: Messages::new(),
             generation: 0,
             due: false,
+            patience: None,
             alarm: None,
         }
     }
@@ -83,7 +95,17 @@ impl State {
             stream.queue.clear();
             stream.live = None;
             stream.has_caps = false;
+            stream.counters = super::stream::Counters::default();
             stream.told = super::messages::Told::default();
+        }
+    }
+
+    /// Has a task that is free see what can be made by now, and those who wait for room whether there is.
+    pub fn look(&mut self) {
+        self.due = true;
+        for stream in self.streams.values() {
+            stream.port.item.ring();
+            stream.port.room.ring();
         }
     }
 
@@ -211,7 +233,7 @@ impl State {
         loop {
             let Some(stream) = self.streams.get_mut(&index) else { return };
             match stream.reordered.first() {
-                Some(&(pts, token)) if pts <= until => {
+                Some(&(pts, token)) if pts <= until || stream.reordered.len() > REORDER => {
                     stream.reordered.remove(0);
                     self.offer(index, pts, token, now);
                 }
@@ -247,6 +269,12 @@ impl State {
         }
     }
 
+    /// How many frames of this stream wait for others.
+    pub fn waiting(&self, index: u32) -> usize {
+        let slot = self.streams.get(&index).and_then(|stream| stream.slot);
+        slot.map_or(0, |slot| self.matcher.held(slot))
+    }
+
     /// Nothing comes of this stream before `until`.
     pub fn gap(&mut self, index: u32, until: Ns, now: Ns) {
         self.settle(index, until, now);
@@ -267,10 +295,13 @@ impl State {
     /// `paused`: nobody is expected to send.
     pub fn advance(&mut self, settings: &Settings, now: Ns, paused: bool) -> Option<Ns> {
         if settings.mode == Mode::Normalize {
+            self.dissolve(now);
             return None;
         }
-        // Upstream that waits for room is not silent.
-        let all = paused || std::mem::take(&mut self.anew);
+        let timed = settings.stream_timeout > 0 && !self.live;
+        self.patience = timed.then(|| (Duration::from_nanos(settings.stream_timeout) / 2).clamp(LOOK, LONGEST));
+        // Upstream that waits for room is not silent; nor is one that is paused, unless downstream waits to preroll.
+        let all = paused && !self.streams.values().any(Stream::starves) || std::mem::take(&mut self.anew);
         for stream in self.streams.values() {
             let excused = all || stream.blocked;
             if let Some(slot) = stream.slot {
@@ -307,6 +338,20 @@ impl State {
             }
         }
         self.matcher.deadline()
+    }
+
+    /// Sets are not asked for any more: what waits for others goes on.
+    fn dissolve(&mut self, now: Ns) {
+        self.patience = None;
+        for slot in 0..self.slots.len() {
+            let Some(index) = self.slots[slot] else { continue };
+            self.leave(index, now);
+            if let Some(stream) = self.streams.get_mut(&index) {
+                stream.pass_all();
+                stream.release();
+                stream.port.room.ring();
+            }
+        }
     }
 
     fn stream_at(&mut self, slot: usize) -> Option<&mut Stream> {

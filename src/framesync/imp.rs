@@ -3,7 +3,7 @@
 //! Locks: `settings`, then `state`, then what a pad has of its own; each is held for a moment, none across a push, a
 //! query, a signal or a message. The bells of a [`Port`] belong to `state`.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -30,6 +30,8 @@ pub struct FrameSync {
     state: Mutex<State>,
     /// What time is counted from where no clock counts.
     born: Instant,
+    /// Running time passes.
+    playing: AtomicBool,
     last_running: AtomicI64,
 }
 
@@ -69,9 +71,19 @@ impl FrameSync {
         lock(&self.state)
     }
 
-    /// Of pads, after the fact.
-    pub(super) fn settings_changed(&self) {
-        Arc::make_mut(&mut *lock(&self.settings)).generation += 1;
+    /// Changes what is set on the element, or says that a pad has changed.
+    pub(super) fn change_settings(&self, change: impl FnOnce(&mut Settings)) {
+        let settings = {
+            let mut settings = lock(&self.settings);
+            let changed = Arc::make_mut(&mut *settings);
+            change(changed);
+            changed.generation += 1;
+            settings.clone()
+        };
+        // Sets, and who waits for room, may have waited for that.
+        let mut state = self.state();
+        self.refresh(&mut state, &settings);
+        state.look();
     }
 
     /// Gives streams the settings that are in force, unless newer ones are there already.
@@ -87,7 +99,7 @@ impl FrameSync {
 
     pub(super) fn now(&self) -> Now {
         let obj = self.obj();
-        let running = obj.clock().zip(obj.base_time()).filter(|_| obj.current_state() == gst::State::Playing);
+        let running = obj.clock().zip(obj.base_time()).filter(|_| self.playing.load(Ordering::Acquire));
         let running = running.map(|(clock, base)| Ns::from(clock.time().nseconds()) - Ns::from(base.nseconds()));
         if let Some(running) = running {
             self.last_running.store(running.0, Ordering::Relaxed);
@@ -118,7 +130,9 @@ impl FrameSync {
         let deadline = state.advance(settings, now.of(live), now.running.is_none());
         let messages = std::mem::take(&mut state.messages);
         let alarm = state.alarm.as_ref().map(|(at, _)| *at);
-        let sooner = deadline.filter(|deadline| live && alarm.is_none_or(|at| at > *deadline));
+        // While paused no time comes: PLAYING looks anew.
+        let waits = live && now.running.is_some();
+        let sooner = deadline.filter(|deadline| waits && alarm.is_none_or(|at| at > *deadline));
         // What is overdue already has been looked at: no sooner than in a while.
         After { alarm: sooner.map(|deadline| deadline.max(now.of(live) + Ns::from_millis(1))), messages }
     }
@@ -168,18 +182,12 @@ impl FrameSync {
         if state.alarm.as_ref().is_some_and(|(set, _)| *set == at) {
             state.alarm = None;
         }
-        state.due = true;
-        for stream in state.streams.values() {
-            stream.port.item.ring();
-        }
+        state.look();
     }
 
+    /// What was asked of the clock counts from a base time that is over.
     fn silence(&self) {
-        let alarm = {
-            let mut state = self.state();
-            state.running = false;
-            state.alarm.take()
-        };
+        let alarm = self.state().alarm.take();
         if let Some((_, id)) = alarm {
             id.unschedule();
         }
@@ -280,6 +288,7 @@ impl ObjectSubclass for FrameSync {
             settings: Mutex::default(),
             state: Mutex::default(),
             born: Instant::now(),
+            playing: AtomicBool::new(false),
             last_running: AtomicI64::new(0),
         }
     }
@@ -291,12 +300,7 @@ impl ObjectImpl for FrameSync {
     }
 
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
-        {
-            let mut settings = lock(&self.settings);
-            let settings = Arc::make_mut(&mut *settings);
-            settings.set(pspec.name(), value);
-            settings.generation += 1;
-        }
+        self.change_settings(|settings| settings.set(pspec.name(), value));
         if pspec.name() == "latency" {
             self.latency_changed();
         }
@@ -432,22 +436,34 @@ impl ElementImpl for FrameSync {
     fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         match transition {
             gst::StateChange::ReadyToPaused => self.state().begin(),
+            // The base time has been set by now.
+            gst::StateChange::PausedToPlaying => self.playing.store(true, Ordering::Release),
+            gst::StateChange::PlayingToPaused => {
+                self.now();
+                self.playing.store(false, Ordering::Release);
+                self.silence();
+            }
             gst::StateChange::PausedToReady => {
+                self.state().running = false;
                 self.silence();
                 self.unblock(&self.ports());
             }
             _ => {}
         }
         let success = self.parent_change_state(transition)?;
-        if transition == gst::StateChange::PausedToReady {
-            let mut state = self.state();
-            for stream in state.streams.values_mut() {
-                // Keeps the figures of the run.
-                stream.held.clear();
-                stream.frames_held = 0;
-                stream.queue.clear();
-                stream.last = None;
+        match transition {
+            gst::StateChange::PausedToPlaying => self.state().look(),
+            gst::StateChange::PausedToReady => {
+                let mut state = self.state();
+                for stream in state.streams.values_mut() {
+                    // Keeps the figures of the run.
+                    stream.held.clear();
+                    stream.frames_held = 0;
+                    stream.queue.clear();
+                    stream.last = None;
+                }
             }
+            _ => {}
         }
         Ok(success)
     }

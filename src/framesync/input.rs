@@ -32,12 +32,14 @@ fn open(stream: Option<&mut Stream>) -> Result<&mut Stream, gst::FlowError> {
 
 /// The answer to upstream; none while there is no room for more.
 fn room(state: &mut State, index: u32, settings: &Settings) -> Option<Result<gst::FlowSuccess, gst::FlowError>> {
+    // What waits for its own order goes on by what comes behind it.
+    let waiting = state.waiting(index);
     let stream = match open(state.streams.get_mut(&index)) {
         Ok(stream) => stream,
         Err(err) => return Some(Err(err)),
     };
     let most = settings.max_held_buffers as usize;
-    let full = settings.mode == Mode::Align && stream.live != Some(true) && stream.frames_held >= most;
+    let full = settings.mode == Mode::Align && stream.live != Some(true) && waiting >= most;
     stream.blocked = full || stream.queue.len() >= QUEUE;
     (!stream.blocked).then_some(stream.flow)
 }
@@ -139,18 +141,23 @@ impl FrameSync {
         self.follow(after);
         match flow {
             Some(flow) => flow,
-            None => self.wait_for_room(index, &settings),
+            None => self.wait_for_room(index),
         }
     }
 
-    fn wait_for_room(&self, index: u32, settings: &Settings) -> Result<gst::FlowSuccess, gst::FlowError> {
-        let mut state = self.state();
+    fn wait_for_room(&self, index: u32) -> Result<gst::FlowSuccess, gst::FlowError> {
         loop {
-            if let Some(flow) = room(&mut state, index, settings) {
+            // More may be allowed meanwhile.
+            let settings = self.settings();
+            let mut state = self.state();
+            if state.generation > settings.generation {
+                continue;
+            }
+            if let Some(flow) = room(&mut state, index, &settings) {
                 return flow;
             }
             let port = open(state.streams.get_mut(&index))?.port.clone();
-            state = port.room.wait(state);
+            drop(port.room.wait(state));
         }
     }
 

@@ -71,7 +71,8 @@
 //!
 //! Sink pads have `stats`: `in`, `out`, `late`, `outliers`, `jumps`, `gaps`, `duplicates`, `interpolated` (uint64),
 //! `drift-ppm` (positive: the sender's clock is slow), `drift-confidence-ppm` (half width of the 95 % interval;
-//! infinite until known), `offset` and `jitter` (int64, ns), `epoch` (uint), `format` (string).
+//! infinite until known, and where streams are not live), `offset` and `jitter` (int64, ns), `epoch` (uint), `format`
+//! (string). They count from READY to READY, and stay readable until the next run.
 //!
 //! Element messages:
 //!

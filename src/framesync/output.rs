@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gst::glib;
+use gst::glib::translate::from_glib_none;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::align::State;
+use super::align::{LOOK, State};
 use super::imp::{CAT, FrameSync};
 use super::mark::{self, Mark};
 use super::settings::Mode;
@@ -15,9 +16,6 @@ use super::stamps::Content;
 use super::stream::{Frame, Item, Phase, Port, Stream};
 use crate::timeline::Ns;
 use crate::timeline::format::{Epoch, Format};
-
-/// How often streams that are not live are looked at for silence.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a step that is under way may take to end by itself when a stream stops.
 const GRACE: Duration = Duration::from_millis(20);
@@ -38,12 +36,13 @@ impl Taken {
     fn next(stream: &mut Stream, port: &Arc<Port>) -> Option<Self> {
         // Where downstream refused the task waits: for a flush, or for what is linked anew.
         while stream.flow.is_ok() {
-            match stream.queue.pop_front()? {
+            let item = stream.queue.pop_front()?;
+            port.room.ring();
+            match item {
                 Item::Event(event) if event.type_() == gst::EventType::Segment => came(stream, event),
                 item => {
                     let segment = begin(stream, &item);
                     stream.busy = true;
-                    port.room.ring();
                     let lift = stream.outgoing.lift.unwrap_or(Ns::ZERO);
                     return Some(Self { port: port.clone(), item, segment, lift });
                 }
@@ -124,6 +123,15 @@ impl FrameSync {
     }
 
     pub(super) fn start_task(&self, pad: &gst::Pad, index: u32) -> Result<(), glib::BoolError> {
+        // SAFETY: the field belongs to the lock that is held; the task gets a reference of its own.
+        let there: Option<gst::Task> = {
+            let _lock = pad.object_lock();
+            unsafe { from_glib_none((*pad.as_ptr()).task) }
+        };
+        if let Some(task) = there {
+            // To hand a paused one another closure leaks that.
+            return task.start();
+        }
         let weak = self.obj().downgrade();
         pad.start_task(move || {
             if let Some(obj) = weak.upgrade() {
@@ -171,7 +179,7 @@ impl FrameSync {
     fn next_item(&self, index: u32) -> Option<Taken> {
         let mut state = self.state();
         loop {
-            let (due, live) = (state.due, state.live);
+            let (due, patience) = (state.due, state.patience);
             let Some(stream) = state.streams.get_mut(&index).filter(|s| !s.is_flushing()) else {
                 drop(state);
                 self.pause(index);
@@ -182,12 +190,14 @@ impl FrameSync {
                 stream.thread = Some(std::thread::current().id());
                 return Some(taken);
             }
-            let looks = !live && state.streams.values().any(|stream| stream.frames_held > 0);
             let mut over = false;
-            if !due && looks {
-                (state, over) = port.item.wait_timeout(state, LOOK);
-            } else if !due {
-                state = port.item.wait(state);
+            match patience {
+                _ if due => {}
+                Some(patience) => {
+                    let waits = state.streams.values().any(|stream| stream.frames_held > 0);
+                    (state, over) = port.item.wait_timeout(state, if waits { LOOK } else { patience });
+                }
+                None => state = port.item.wait(state),
             }
             if due || over {
                 drop(state);
@@ -328,10 +338,10 @@ impl FrameSync {
         }
         if any && (align || by_arrival) {
             let own = gst::ClockTime::from_nseconds(settings.latency);
-            least += own;
+            least = least.saturating_add(own);
         }
         // What one stream has less of latency than another is held here.
-        let most = slack.map(|slack| least + slack);
+        let most = slack.map(|slack| least.saturating_add(slack));
         gst::debug!(CAT, imp = self, "Latency: live {any}, {least} to {most:?}");
         answer.set(any, least, most);
         asked

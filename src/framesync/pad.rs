@@ -40,7 +40,7 @@ impl ObjectImpl for PadImp {
     fn set_property(&self, _id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         lock(&self.own).set(pspec.name(), value);
         if let Some(element) = self.element() {
-            element.imp().settings_changed();
+            element.imp().change_settings(|_| ());
         }
     }
 

@@ -410,6 +410,11 @@ impl Stream {
         self.phase == Phase::Ended || self.round_over
     }
 
+    /// Downstream could take what is held here.
+    pub fn starves(&self) -> bool {
+        self.frames_held > 0 && self.queue.is_empty() && !self.busy && self.flow.is_ok()
+    }
+
     pub fn is_flushing(&self) -> bool {
         self.phase == Phase::Flushing
     }
@@ -418,7 +423,9 @@ impl Stream {
     pub fn stats(&self) -> gst::Structure {
         let counters = &self.counters;
         let placer = self.placer.as_ref();
-        let estimate = placer.and_then(Placer::estimate);
+        // When a file is read says nothing of its clock.
+        let timely = placer.filter(|_| self.live == Some(true));
+        let estimate = timely.and_then(Placer::estimate);
         gst::Structure::builder("framesync-stats")
             .field("in", counters.input)
             .field("out", counters.output)
@@ -430,8 +437,8 @@ impl Stream {
             .field("interpolated", counters.interpolated)
             .field("drift-ppm", estimate.map_or(0.0, |estimate| estimate.ppm))
             .field("drift-confidence-ppm", estimate.map_or(f64::INFINITY, |estimate| estimate.confidence_ppm))
-            .field("offset", estimate.map_or(0, |estimate| estimate.offset.0) + self.bias())
-            .field("jitter", placer.map_or(0, |placer| placer.jitter().0))
+            .field("offset", estimate.map_or(0, |estimate| estimate.offset.0.saturating_add(self.bias())))
+            .field("jitter", timely.map_or(0, |placer| placer.jitter().0))
             .field("epoch", placer.map_or(0, Placer::epoch))
             .field("format", placer.map_or_else(|| "undecided".to_string(), Placer::format))
             .build()

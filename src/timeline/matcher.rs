@@ -244,7 +244,7 @@ impl<T: Clone> Matcher<T> {
             _ => None,
         };
         let silent = self.config.stream_timeout.and_then(|timeout| {
-            let up = self.streams.iter().filter(|stream| stream.is_up() && stream.waiting.is_empty());
+            let up = self.streams.iter().filter(|stream| stream.is_up());
             up.filter_map(|stream| stream.heard).min().map(|heard| heard + timeout)
         });
         frame.into_iter().chain(silent.filter(|_| self.oldest().is_some())).min()
@@ -256,7 +256,8 @@ impl<T: Clone> Matcher<T> {
         set.members.clear();
         set.skipped.clear();
         if let Some(timeout) = self.config.stream_timeout {
-            for stream in self.streams.iter_mut().filter(|stream| stream.is_up() && stream.waiting.is_empty()) {
+            // Also with frames in wait: nothing nearer may come.
+            for stream in self.streams.iter_mut().filter(|stream| stream.is_up()) {
                 if stream.heard.is_some_and(|heard| now - heard >= timeout) {
                     stream.state = State::Stopped;
                 }

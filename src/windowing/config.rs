@@ -71,7 +71,7 @@ impl Default for Config {
             allowed_lateness: None,
             late_policy: LatePolicy::Mark,
             target_complexity: 0.,
-            scene_threshold: 0.3,
+            scene_threshold: f64::from(super::scene::detector::DEFAULT_THRESHOLD),
             pre_roll: Ns::from_secs(5),
             post_roll: Ns::from_secs(10),
             max_ring_bytes: 64 << 20,

@@ -76,8 +76,7 @@ impl Ids {
         self.first().is_some_and(|first| id >= first) && self.last().is_some_and(|last| id <= last)
     }
 
-    /// For the meta, and tests.
-    #[cfg(any(test, feature = "v1_20"))]
+    #[cfg(any(feature = "v1_20", test))]
     pub fn iter(self) -> impl DoubleEndedIterator<Item = WindowId> {
         (0..i64::from(self.count)).map(move |offset| self.first.saturating_add(offset))
     }

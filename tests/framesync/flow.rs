@@ -170,5 +170,62 @@ fn it_runs_again_after_ready() {
         rig.element.set_state(gst::State::Ready).unwrap();
         rig.element.set_state(gst::State::Playing).unwrap();
         port.begin("video/x-raw");
+        // A run of its own.
+        assert_eq!(port.stats().get::<u64>("in").unwrap(), 0);
+        assert_eq!(rig.element.property_value("status").serialize().unwrap(), "waiting");
     }
+}
+
+#[test]
+fn while_paused_the_clock_is_not_asked_for_anything() {
+    let rig = Rig::aligned(true);
+    rig.element.set_property("latency", 100 * MS);
+    rig.play();
+    let (one, _two) = (rig.stream("video/x-raw"), rig.stream("video/x-raw"));
+    rig.at(1000);
+    one.push_ms(1000);
+    assert_eq!(rig.clock.peek_id_count(), 1);
+    rig.element.set_state(gst::State::Paused).unwrap();
+    assert_eq!(rig.clock.peek_id_count(), 0);
+    // What comes meanwhile asks for nothing either.
+    rig.at(5000);
+    one.push_ms(1040);
+    assert!(one.is_silent());
+    assert_eq!(rig.clock.peek_id_count(), 0);
+    // Running time goes on where it stood.
+    rig.element.set_base_time(gst::ClockTime::from_mseconds(4000));
+    rig.play();
+    super::common::until("the clock is asked", || rig.clock.peek_id_count() == 1);
+    rig.ring(5099);
+    assert!(one.is_silent());
+    rig.ring(5100);
+    assert_eq!(one.pts(), 1000 * MS);
+}
+
+#[test]
+fn who_waits_behind_many_segments_is_told_when_they_are_gone() {
+    let rig = Rig::aligned(true);
+    rig.play();
+    let (one, two) = (rig.stream("video/x-raw"), rig.stream("video/x-raw"));
+    let (held, holding) = std::sync::mpsc::channel();
+    let src = rig.element.static_pad("src_0").unwrap();
+    let probe = src.add_probe(gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER, move |_, _| {
+        let _ = held.send(());
+        gst::PadProbeReturn::Ok
+    });
+    one.push_ms(0);
+    two.push_ms(0);
+    holding.recv_timeout(super::common::PATIENCE).unwrap();
+    let pusher = one.src.clone();
+    let thread = std::thread::spawn(move || {
+        for _ in 0..20 {
+            pusher.push_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        }
+        let mut buffer = gst::Buffer::new();
+        buffer.make_mut().set_pts(gst::ClockTime::from_mseconds(40));
+        assert!(pusher.push(buffer).is_ok());
+    });
+    super::common::until("two came in", || one.stats().get::<u64>("in").unwrap() == 2);
+    src.remove_probe(probe.unwrap());
+    super::common::until("upstream goes on", || thread.is_finished());
 }

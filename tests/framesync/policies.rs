@@ -198,6 +198,21 @@ fn not_live_few_buffers_are_held_and_upstream_waits() {
 }
 
 #[test]
+fn upstream_goes_on_once_more_may_be_held() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("stream-timeout", 0u64);
+    rig.element.set_property("max-held-buffers", 2u32);
+    rig.play();
+    let (one, _two) = (rig.stream(RAW), rig.stream(RAW));
+    let src = one.src.clone();
+    let thread = std::thread::spawn(move || (0..2).for_each(|_| assert!(src.push(gst::Buffer::new()).is_ok())));
+    common::until("two came in", || one.stats().get::<u64>("in").unwrap() == 2);
+    assert!(one.is_silent() && !thread.is_finished());
+    rig.element.set_property("max-held-buffers", 3u32);
+    common::until("upstream goes on", || thread.is_finished());
+}
+
+#[test]
 fn an_offset_that_is_made_less_puts_no_dts_above_its_pts() {
     let rig = Rig::new(false);
     rig.play();
@@ -259,4 +274,24 @@ fn a_pad_that_comes_while_others_run_is_waited_for_from_then_on() {
         assert_eq!(marks[0], marks[1]);
         assert!(marks[0].complete);
     }
+}
+
+#[test]
+fn few_held_buffers_leave_frames_to_find_their_order() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("max-held-buffers", 1u32);
+    rig.play();
+    let port = rig.stream("video/x-h264");
+    let src = port.src.clone();
+    let thread = std::thread::spawn(move || {
+        for (i, pts) in [80, 240, 160, 120, 200, 400, 320].into_iter().enumerate() {
+            let mut buffer = gst::Buffer::new();
+            buffer.make_mut().set_pts(gst::ClockTime::from_mseconds(pts));
+            buffer.make_mut().set_dts(gst::ClockTime::from_mseconds(40 * i as u64));
+            assert!(src.push(buffer).is_ok());
+        }
+    });
+    common::until("all came in", || thread.is_finished());
+    port.eos();
+    assert_eq!(port.rest().len(), 7);
 }

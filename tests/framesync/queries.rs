@@ -30,6 +30,15 @@ fn a_slow_stream_is_waited_for_and_a_quick_one_is_held_for_it() {
 }
 
 #[test]
+fn a_latency_that_cannot_be_is_answered_as_the_most_there_is() {
+    let rig = Rig::aligned(true);
+    let endless = u64::MAX / MS;
+    let port = rig.pads_of(true, 0, Some(endless));
+    rig.element.set_property("latency", i64::MAX as u64);
+    assert_eq!(latency(&port.sink), (true, i64::MAX as u64 / MS, Some(endless)));
+}
+
+#[test]
 fn what_changes_latency_is_posted() {
     let rig = Rig::aligned(true);
     rig.play();

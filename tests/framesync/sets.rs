@@ -345,3 +345,78 @@ fn few_buffers_are_held_where_few_are_allowed() {
     assert!(one.is_silent());
     common::until("three are held", || one.stats().get::<u64>("out").unwrap() == 7);
 }
+
+#[test]
+fn a_stream_that_never_begins_does_not_hold_up_preroll() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("stream-timeout", 100 * MS);
+    rig.element.set_state(gst::State::Paused).unwrap();
+    let (one, _two) = (rig.stream(RAW), rig.stream(RAW));
+    one.push_ms(0);
+    assert_eq!(one.pts(), 0);
+}
+
+#[test]
+fn who_is_paused_is_not_silent() {
+    let rig = Rig::aligned(false);
+    rig.play();
+    let (one, two) = (rig.stream(RAW), rig.stream(RAW));
+    one.push_ms(0);
+    two.push_ms(0);
+    assert_eq!((one.pts(), two.pts()), (0, 0));
+    rig.element.set_state(gst::State::Paused).unwrap();
+    // As a sink that has its preroll.
+    let (held, holding) = std::sync::mpsc::channel();
+    let block = gst::PadProbeType::BLOCK | gst::PadProbeType::DATA_DOWNSTREAM;
+    let src = rig.element.static_pad("src_0").unwrap();
+    let probe = src.add_probe(block, move |_, _| {
+        let _ = held.send(());
+        gst::PadProbeReturn::Ok
+    });
+    one.push_ms(40);
+    two.push_ms(40);
+    holding.recv_timeout(super::common::PATIENCE).unwrap();
+    one.push_ms(80);
+    // What is set is looked at, at once.
+    for ms in [2, 1] {
+        rig.element.set_property("stream-timeout", ms * MS);
+        assert!(one.is_silent());
+    }
+    src.remove_probe(probe.unwrap());
+    rig.element.set_property("stream-timeout", 0u64);
+    rig.play();
+    two.push_ms(80);
+    for port in [&one, &two] {
+        assert_eq!(port.pts(), 40 * MS);
+        assert!(mark(&port.buffer()).unwrap().complete);
+    }
+}
+
+#[test]
+fn a_mode_that_is_set_while_running_leaves_nothing_behind() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("stream-timeout", 0u64);
+    rig.play();
+    let (one, two) = (rig.stream(RAW), rig.stream(RAW));
+    one.push_ms(0);
+    assert!(one.is_silent());
+    rig.element.set_property_from_str("mode", "normalize");
+    one.push_ms(40);
+    assert_eq!((one.pts(), one.pts()), (0, 40 * MS));
+    rig.element.set_property_from_str("mode", "align");
+    one.push_ms(80);
+    two.push_ms(80);
+    assert_eq!((one.pts(), two.pts()), (80 * MS, 80 * MS));
+}
+
+#[test]
+fn a_stream_that_stops_with_a_frame_in_wait_stops_nobody() {
+    let rig = Rig::aligned(false);
+    rig.element.set_property("stream-timeout", 100 * MS);
+    rig.play();
+    let (one, two) = (rig.stream(RAW), rig.stream(RAW));
+    two.push_ms(7);
+    one.push_ms(40);
+    one.push_ms(80);
+    assert_eq!((one.pts(), two.pts(), one.pts()), (40 * MS, 7 * MS, 80 * MS));
+}

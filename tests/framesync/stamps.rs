@@ -164,6 +164,21 @@ fn drift_is_measured_and_told() {
 }
 
 #[test]
+fn how_fast_a_file_is_read_is_no_drift() {
+    let rig = Rig::new(false);
+    rig.play();
+    let port = rig.stream("video/x-raw");
+    for i in 0..500 {
+        port.push_ms(40 * i);
+        port.buffer();
+    }
+    let stats = port.stats();
+    assert_eq!(stats.get::<f64>("drift-confidence-ppm").unwrap(), f64::INFINITY);
+    assert_eq!(stats.get::<f64>("drift-ppm").unwrap(), 0.0);
+    assert_eq!((stats.get::<i64>("offset").unwrap(), stats.get::<i64>("jitter").unwrap()), (0, 0));
+}
+
+#[test]
 fn auto_passes_by_arrival_and_then_decides() {
     let rig = Rig::new(true);
     rig.element.set_property_from_str("timestamp-format", "auto");
