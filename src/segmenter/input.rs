@@ -140,12 +140,9 @@ impl Segmenter {
                 core.advance_alone(port.key);
                 continue;
             }
+            let event = core.settings.strategy == Strategy::Event;
             let starving = |other: &Line| {
-                other.port.key != port.key
-                    && other.stream.is_some()
-                    && other.open().is_ok()
-                    && other.level.buffers == 0
-                    && !other.busy
+                other.port.key != port.key && other.stream.is_some() && other.open().is_ok() && other.starves(event)
             };
             if core.lines.values().any(starving) && !is_full(line, &core, STRETCH) {
                 return flow;
@@ -314,13 +311,14 @@ impl Segmenter {
 
 fn is_full(line: &Line, core: &Core, stretch: u64) -> bool {
     let settings = &core.settings;
-    let level = line.level;
-    let span = level.newest.zip(level.oldest).map_or(Ns::ZERO, |(newest, oldest)| newest - oldest);
-    let over = |value: u64, bound: u64| bound > 0 && value >= bound.saturating_mul(stretch);
+    let event = settings.strategy == Strategy::Event;
     // What is kept as pre-roll, or until a window is complete, has bounds of its own.
-    if line.ready.is_empty() && (settings.strategy == Strategy::Event || settings.output == Output::BufferLists) {
+    if settings.output == Output::BufferLists && !line.holds_back(stretch) {
         return false;
     }
+    let level = if event { line.leaving() } else { line.level };
+    let span = level.newest.zip(level.oldest).map_or(Ns::ZERO, |(newest, oldest)| newest - oldest);
+    let over = |value: u64, bound: u64| bound > 0 && value >= bound.saturating_mul(stretch);
     over(level.buffers as u64, settings.max_size_buffers.into())
         || over(level.bytes, settings.max_size_bytes)
         || over(span.0.max(0).unsigned_abs(), settings.max_size_time)

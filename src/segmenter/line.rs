@@ -139,6 +139,15 @@ pub struct Level {
     pub newest: Option<Ns>,
 }
 
+impl Level {
+    fn add(&mut self, frame: &Frame) {
+        self.buffers += 1;
+        self.bytes += frame.buffer.size() as u64;
+        self.oldest = self.oldest.or(frame.running);
+        self.newest = frame.running.max(self.newest);
+    }
+}
+
 pub struct Line {
     pub port: Arc<Port>,
     pub phase: Phase,
@@ -208,15 +217,42 @@ impl Line {
     /// Takes something in.
     pub fn arrives(&mut self, incoming: Incoming) {
         if let Incoming::Frame(frame, _) | Incoming::Unwindowed(frame) = &incoming {
-            let (size, running) = (frame.buffer.size() as u64, frame.running);
-            self.level.buffers += 1;
-            self.level.bytes += size;
-            self.level.oldest = self.level.oldest.or(running);
-            self.level.newest = running.max(self.level.newest);
+            self.level.add(frame);
             self.counters.buffers += 1;
-            self.counters.bytes += size;
+            self.counters.bytes += frame.buffer.size() as u64;
         }
         self.incoming.push_back(incoming);
+    }
+
+    /// Nothing of it can leave before more comes. What is collected of a window does not count, nor what is kept for
+    /// triggers.
+    pub fn starves(&self, event: bool) -> bool {
+        let waits = self.level.buffers > 0 && self.collecting.is_empty() && !event;
+        !waits && !self.busy && self.ready.is_empty()
+    }
+
+    /// How much of what waits can leave.
+    pub fn leaving(&self) -> Level {
+        let mut level = Level::default();
+        let frames = self.ready.iter().flat_map(|out| match out {
+            Out::Frame(passing) => std::slice::from_ref(passing),
+            Out::List(frames) => frames,
+            Out::Start(_) | Out::End(_) | Out::Event(_) => &[],
+        });
+        for Passing { frame, .. } in frames {
+            level.add(frame);
+        }
+        level
+    }
+
+    /// Beside what is being pushed more waits to leave than so many collected windows, which may each be longer than
+    /// bounds of queues are.
+    pub fn holds_back(&self, windows: u64) -> bool {
+        let is_end = |out: &&Out| matches!(out, Out::End(_));
+        match self.ready.iter().filter(is_end).count() {
+            0 => self.ready.iter().any(|out| matches!(out, Out::Frame(_) | Out::List(_))),
+            ends => ends as u64 >= windows,
+        }
     }
 
     /// The windows could be told of the next one, if its place in time were known.

@@ -42,7 +42,8 @@
 //! A stream's share of a window is final when its position (DTS; PTS where nothing is reordered) is `allowed-lateness`
 //! beyond the end: of B-frames, those of one window and of the next interleave. The window is closed when all shares
 //! are final. Live, streams that stay behind the leading one by `allowed-lateness` (automatic: 1 s) are no longer
-//! waited for; then `complete` is false. Closed windows never change: what comes later is `late`, counted in the window
+//! waited for; then `complete` is false. While a reference whose contents decide is silent, its newest window goes on for
+//! the others, as far as `max-duration`. Closed windows never change: what comes later is `late`, counted in the window
 //! that is open on its stream, and marked, passed or dropped as `late-policy` says.
 //!
 //! ## What receivers are told
@@ -50,8 +51,8 @@
 //! Serialized events around a stream's share, on its own pad:
 //!
 //! - `segmenter-window-start`, before the first buffer: `window-id` (uint64), `start`, `end`, `start-running-time`,
-//!   `end-running-time` (uint64, ns; 2^64-1: not known yet), `start-utc` (int64, ns since 1970, -1: not known); of
-//!   event windows `name` (string) and `triggers` (uint);
+//!   `end-running-time` (uint64, ns; 0 also for what lies before; 2^64-1: not known yet), `start-utc` (int64, ns since
+//!   1970, -1: not known); of event windows `name` (string) and `triggers` (uint);
 //! - `segmenter-window-end`, when the share is final: these, and `frames`, `keyframes`, `late`, `missing` (uint),
 //!   `bytes` (uint64), `quality`, `complexity` (double), `reason` (string), `complete` (boolean), `poor` (boolean,
 //!   where `min-quality` was not reached). Reasons: duration, keyframe, complexity, scene, event, split, max-duration,

@@ -308,7 +308,7 @@ impl Segmenter {
         let frames: u64 = if look.kind.is_encoded_video() { 12 } else { 2 };
         let rate = look.framerate.unwrap_or(gst::Fraction::new(25, 1));
         let (numerator, denominator) = (u64::from(rate.numer().unsigned_abs()), u64::from(rate.denom().unsigned_abs()));
-        gst::ClockTime::from_nseconds(frames * 1_000_000_000 * denominator / numerator.max(1))
+        gst::ClockTime::from_nseconds((frames * 1_000_000_000).saturating_mul(denominator) / numerator.max(1))
     }
 
     /// Windows that leave as lists, and the pre-roll, come that much later.

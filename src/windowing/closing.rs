@@ -37,7 +37,9 @@ impl Windows {
                 return;
             }
             if open.has(slot) && open.shares[slot].sealed.is_none() {
-                self.seal(at, slot, None, true, out);
+                // What a clip should have had has left, or there is no more.
+                let complete = open.shares[slot].begun || !matches!(self.plan, Plan::Clips { .. });
+                self.seal(at, slot, None, complete, out);
             }
             self.streams[slot].finals += 1;
             self.sealed = true;

@@ -231,6 +231,11 @@ impl Windows {
         }
         only.sort_unstable();
         only.dedup();
+        let wanted = |slot: usize| only.is_empty() || only.iter().any(|stream| stream.index() == slot);
+        let mut streams = self.streams.iter().enumerate().filter(|(slot, stream)| stream.used && wanted(*slot));
+        if streams.all(|(_, stream)| stream.ended) {
+            return None;
+        }
         let (start, end) = (within(time - pre_roll), within(time + post_roll));
         self.wish(Wish { start, end, name: trigger.name, triggers: 1, only }, out)
     }

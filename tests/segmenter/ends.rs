@@ -113,7 +113,12 @@ impl Window {
 
 /// The windows that a sink saw, in order; buffers outside of them are refused.
 pub fn windows(sink: &Sink) -> Vec<Window> {
-    let (buffers, events) = (sink.buffers(), sink.events());
+    // As of one moment, while more arrives.
+    let (mut buffers, mut events) = (Vec::new(), Vec::new());
+    sink.wait("something", |arrived| {
+        (buffers, events) = (arrived.buffers.clone(), arrived.events.clone());
+        true
+    });
     let mut all: Vec<Window> = Vec::new();
     let (mut open, mut from, mut head) = (false, 0, Vec::new());
     for (at, event) in events {

@@ -1,11 +1,13 @@
 //! `segmenter` through pads and pipelines, by behaviour.
 
+mod camera;
 mod contents;
 mod ends;
 mod events;
 mod flow;
 mod late;
 mod lists;
+mod pace;
 mod played;
 mod refusals;
 mod rig;

@@ -1,7 +1,11 @@
 //! What cannot be is refused with a sentence that says what to set.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use gst::prelude::*;
 
+use super::ends::Ends;
 use super::played::parse;
 use super::rig::{MS, RAW_25, Rig};
 
@@ -66,6 +70,33 @@ fn pixels_are_wanted_where_there_are_none() {
     assert!(fails(sound).contains("needs video"));
     let format = "videotestsrc num-buffers=5 ! video/x-raw,format=v308 ! segmenter name=s strategy=scene ! fakesink";
     assert!(fails(format).contains("videoconvert"));
+}
+
+#[test]
+fn who_hears_of_a_refusal_may_ask_the_element_at_once() {
+    let mut ends = Ends::new(&[("strategy", "scene"), ("scene-method", "pixels")]);
+    let (element, answered) = (ends.element.clone(), Arc::new(AtomicBool::new(false)));
+    let answers = answered.clone();
+    ends.bus.set_sync_handler(move |_, message| {
+        if message.type_() == gst::MessageType::Error {
+            let mut query = gst::query::Latency::new();
+            answers.store(element.static_pad("src").unwrap().query(&mut query), Ordering::Relaxed);
+        }
+        gst::BusSyncReply::Pass
+    });
+    let source = ends.source("sink");
+    source.add_probe(gst::PadProbeType::QUERY_UPSTREAM, |_, info| {
+        if let Some(gst::QueryViewMut::Latency(latency)) = info.query_mut().map(gst::QueryRef::view_mut) {
+            latency.set(false, gst::ClockTime::ZERO, None);
+            return gst::PadProbeReturn::Handled;
+        }
+        gst::PadProbeReturn::Ok
+    });
+    ends.play();
+    source.push_event(gst::event::StreamStart::new("video"));
+    source.push_event(gst::event::Caps::new(&super::common::h264_caps()));
+    ends.bus.unset_sync_handler();
+    assert!(answered.load(Ordering::Relaxed));
 }
 
 const NVMM: &str = "video/x-raw(memory:NVMM),format=NV12,width=64,height=64,framerate=25/1";

@@ -89,7 +89,15 @@ fn contents_of_the_reference_cut_the_others() {
 
 #[test]
 fn both_streams_of_one_demuxer_reach_one_muxer() {
-    for settings in ["duration=1000000000", "strategy=keyframe duration=0", "strategy=adaptive target-complexity=3"] {
+    // Windows that are collected are longer than what queues hold otherwise.
+    for settings in [
+        "duration=1000000000",
+        "strategy=keyframe duration=0",
+        "strategy=adaptive target-complexity=3",
+        "output=buffer-lists duration=1000000000",
+        "output=buffer-lists duration=9000000000",
+        "output=buffer-lists duration=20000000",
+    ] {
         let Some(path) = super::common::clip("concat_ccby_b3.mp4") else { return };
         let played = play(&format!(
             "filesrc location={} ! qtdemux name=d  segmenter name=s {settings} \

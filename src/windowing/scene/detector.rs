@@ -82,6 +82,9 @@ pub struct SceneDetector<M> {
     frames: Box<[Frame<M>]>,
     /// Distance of frame n from the one before, at n modulo `STEPS`.
     steps: [f32; STEPS],
+    /// Distance of frame n from the one after the next, once it was asked for, at n modulo `HELD`: what is asked of
+    /// frames ahead is asked again when they are behind.
+    leaps: [Option<f32>; HELD],
     /// Where a frame is put under another's light.
     relit: Box<(Sample, Texture)>,
     /// Frames seen since the last reset.
@@ -104,6 +107,7 @@ impl<M: Copy> SceneDetector<M> {
             sampler: Box::new(Sampler::default()),
             frames: (0..HELD).map(|_| frame()).collect(),
             steps: [0.0; STEPS],
+            leaps: [None; HELD],
             relit: Box::new((Sample::default(), [0; score::BLOCKS])),
             seen: 0,
             judged: 0,
@@ -132,6 +136,7 @@ impl<M: Copy> SceneDetector<M> {
         let step = before.map_or(0.0, |n| self.distance(n, now));
         self.steps[step_slot(now)] = step;
         self.frames[slot].figures = figures;
+        self.leaps[slot] = None;
         self.seen += 1;
         if self.seen - self.judged > LOOK_AHEAD as u64 { self.judge() } else { None }
     }
@@ -168,7 +173,7 @@ impl<M: Copy> SceneDetector<M> {
             }
             let (Some(a), b) = (at.checked_sub(back), at + ahead) else { continue };
             if b < self.seen {
-                apart = apart.min(self.distance(a, b));
+                apart = apart.min(if b - a == 2 { self.leap(a) } else { self.distance(a, b) });
             }
         }
         let score = beyond(apart);
@@ -203,7 +208,7 @@ impl<M: Copy> SceneDetector<M> {
     /// Two successive steps from `from` count no more than what they amount to together: after a flash, nothing.
     fn look_past(&mut self, steps: &mut [f32], from: u64) {
         if steps.iter().all(|step| *step >= FLOOR) {
-            let both = self.distance(from, from + 2);
+            let both = self.leap(from);
             steps.iter_mut().for_each(|step| *step = step.min(both));
         }
     }
@@ -211,6 +216,16 @@ impl<M: Copy> SceneDetector<M> {
     /// How far the frame is from the one before; 0 for frames that are not yet there.
     fn step(&self, n: u64) -> f32 {
         if n < self.seen { self.steps[step_slot(n)] } else { 0.0 }
+    }
+
+    /// How far the frame is from the one after the next.
+    fn leap(&mut self, n: u64) -> f32 {
+        if let Some(known) = self.leaps[slot(n)] {
+            return known;
+        }
+        let distance = self.distance(n, n + 2);
+        self.leaps[slot(n)] = Some(distance);
+        distance
     }
 
     /// Distance of two frames of those held, under whatever light.

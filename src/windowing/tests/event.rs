@@ -260,6 +260,28 @@ fn a_trigger_may_come_late_as_far_as_the_ring_reaches() {
 }
 
 #[test]
+fn after_the_end_of_a_stream_its_clips_are_not_complete_and_after_that_of_all_there_are_none() {
+    let config = Config { allowed_lateness: Some(secs(3)), ..event(secs(1), secs(1)) };
+    let (mut run, streams) = Run::with(&config, 2);
+    for at in 0..100 {
+        for stream in &streams {
+            run.push(Frame::new(*stream, ms(100 * at)));
+        }
+    }
+    run.call(|windows, out| windows.eos(streams[1], out));
+    assert!(trigger(&mut run, secs(9), &[], "").is_some());
+    assert_eq!(trigger(&mut run, secs(9), &[streams[1]], ""), None, "what it had has left");
+    run.eos();
+    let closed = run.closed();
+    assert_eq!(closed.len(), 1);
+    assert!(!closed[0].complete);
+    let of_streams: Vec<_> = closed[0].streams.iter().map(|of| (of.figures.frames, of.complete)).collect();
+    assert_eq!(of_streams, [(20, true), (0, false)]);
+    assert_eq!(trigger(&mut run, secs(9), &[], ""), None, "nothing is left");
+    assert_eq!(run.closed().len(), 1);
+}
+
+#[test]
 fn a_trigger_may_be_ahead() {
     let (mut run, streams) = Run::with(&event(secs(1), secs(1)), 1);
     assert_eq!(trigger(&mut run, secs(8), &[], "b"), Some(7 * S));
