@@ -17,6 +17,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
@@ -25,12 +26,13 @@ use super::clock::{Arrival, Clock, SystemClock};
 use super::consumer::{self, Consumer};
 use super::directory;
 use super::error::StoreError;
+use super::holes::Holes;
 use super::log::lock;
-use super::reader::View;
+use super::reader::{Bounds, View};
 use super::record::{BufferHeader, Sequence, StateMap, Totals};
 use super::registry::{self, Place};
 use super::replica::{Followed, Replica};
-use super::schema::CursorRecord;
+use super::schema::{CursorRecord, UNCLEAN_GAP};
 use super::seek::{self, Reference, Seek, SyncPoint};
 use super::stream::{Chunk, Mark, StreamLog};
 
@@ -55,7 +57,12 @@ pub struct StreamReader {
     name: String,
     options: ReaderOptions,
     link: Mutex<Link>,
+    /// The last place where records are missing that were looked for in vain.
+    missed: AtomicU64,
 }
+
+/// Instances that are asked for records that one of them did not see.
+const LOOKS: usize = 3;
 
 /// Where the stream is read from, without holding a shared store open.
 #[derive(Clone)]
@@ -121,7 +128,7 @@ impl StreamReader {
             },
         };
         let link = Mutex::new(Link::find(&path, &name, options)?);
-        Ok(Self { path, name, options: options.clone(), link })
+        Ok(Self { path, name, options: options.clone(), link, missed: AtomicU64::new(0) })
     }
 
     pub fn stream_name(&self) -> &str {
@@ -198,11 +205,28 @@ impl StreamReader {
 
     /// Records from `from` or the log start on, as [`Stream::read`](super::Stream::read).
     ///
+    /// What is missing between records that another process logs is looked for in the files anew before it is given up: a log
+    /// that is read while it grows can be misread, and RocksDB then passes over the rest of a block of 32 kB without a word.
+    ///
     /// # Errors
     ///
     /// The disk could not be read. Damaged records are no error: they are left out and listed.
     pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
-        self.held()?.view().read(from.max(self.first()), max_records, max_bytes)
+        let from = from.max(self.first());
+        let mut held = self.held()?;
+        let mut looks = 1;
+        loop {
+            let chunk = held.view().read(from, max_records, max_bytes)?;
+            let Held::Secondary { replica, stream } = &held else { return Ok(chunk) };
+            let Some(missing) = missing_from(&chunk, from, &stream.holes()) else { return Ok(chunk) };
+            if looks == LOOKS || self.missed.load(Ordering::Relaxed) == missing {
+                self.missed.store(missing, Ordering::Relaxed);
+                return Ok(chunk);
+            }
+            looks += 1;
+            replica.distrust();
+            held = self.find_again()?;
+        }
     }
 
     /// The state in force just before `sequence`.
@@ -348,6 +372,20 @@ impl Link {
             Link::Secondary { replica, stream } => Some(Held::Secondary { replica, stream }),
         }
     }
+}
+
+/// Where records are missing that nobody gave up.
+fn missing_from(chunk: &Chunk, from: Sequence, holes: &Holes) -> Option<Sequence> {
+    let mut due = from;
+    for record in &chunk.records {
+        // After an unclean end numbers go on far behind.
+        let apart = record.sequence.saturating_sub(due);
+        if apart > 0 && apart < UNCLEAN_GAP && holes.at(due).is_none() {
+            return Some(due);
+        }
+        due = record.sequence + 1;
+    }
+    None
 }
 
 /// Refuses what is no store of ours, without touching it.

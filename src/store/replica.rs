@@ -12,7 +12,8 @@
 //! Tables with damage in them are read around, as by the writer. A damaged log or manifest is for the writer to put right: until
 //! then there is nothing to be read.
 //!
-//! When catching up fails, or the database was replaced, the instance is stale: who uses it opens another.
+//! When catching up fails, or the database was replaced, or records are missing that should be there, the instance is stale: who
+//! uses it opens another.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -226,7 +227,12 @@ impl Replica {
         let private = PrivateDirectory::create()?;
         let logs = logs_in(&database);
         let open = |lenient| DB::open_as_secondary(&options(lenient), &database, &private.path);
-        let db = open(false).or_else(|_| open(true)).map_err(|err| match is_damage(&err) {
+        // The writer may just be at it.
+        let again = |_| {
+            std::thread::sleep(PAUSE);
+            open(false)
+        };
+        let db = open(false).or_else(again).or_else(|_| open(true)).map_err(|err| match is_damage(&err) {
             true => damaged(err.as_ref()),
             false => StoreError::database(path, err),
         })?;
@@ -266,6 +272,11 @@ impl Replica {
     /// See [`directory::creation`].
     pub fn created(&self) -> u64 {
         self.created
+    }
+
+    /// It does not show what it should.
+    pub fn distrust(&self) {
+        self.stale.store(true, Ordering::Relaxed);
     }
 
     /// Another one has to be opened.

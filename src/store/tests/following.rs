@@ -133,6 +133,36 @@ fn check(records: &[(Sequence, Vec<u8>)], expected: impl IntoIterator<Item = Seq
     assert!(records.iter().all(|(sequence, bytes)| *bytes == payload(*sequence)));
 }
 
+/// A byte of the log that is another while it is read, as when a log is read while it is written.
+#[test]
+fn what_was_misread_in_the_log_is_read_again() {
+    use std::os::unix::fs::FileExt;
+    let temp = tempfile::tempdir().unwrap();
+    let mut writer = Writer::start(temp.path());
+    writer.order("append 10");
+    let follower = reader(temp.path());
+    check(&all(&follower), 1..11);
+    let database = temp.path().canonicalize().unwrap().join(super::super::directory::DATABASE);
+    let logs = || std::fs::read_dir(&database).unwrap().map(|entry| entry.unwrap().path());
+    let log = logs().filter(|path| path.extension().is_some_and(|kind| kind == "log")).max().unwrap();
+    let log = std::fs::File::options().read(true).write(true).open(log).unwrap();
+    let at = log.metadata().unwrap().len() + 25_000;
+    writer.order("append 10");
+    let mut byte = [0];
+    log.read_exact_at(&mut byte, at).unwrap();
+    log.write_all_at(&[!byte[0]], at).unwrap();
+    println!("refresh {:?}", follower.refresh());
+    let other = StreamReader::open(temp.path(), Some("default"), &ReaderOptions::default());
+    println!("other {:?}", other.as_ref().map(|_| ()));
+    log.write_all_at(&byte, at).unwrap();
+    let (end, _) = writer.order("append 10");
+    for reader in [Some(follower), other.ok()].into_iter().flatten() {
+        reader.refresh().unwrap();
+        check(&all(&reader), 1..end);
+    }
+    assert_eq!(end, 31);
+}
+
 #[test]
 fn a_reader_follows_a_writer_through_trims_kills_and_restarts() {
     let temp = tempfile::tempdir().unwrap();
