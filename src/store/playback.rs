@@ -375,7 +375,7 @@ impl Link {
 }
 
 /// Where records are missing that nobody gave up.
-fn missing_from(chunk: &Chunk, from: Sequence, holes: &Holes) -> Option<Sequence> {
+pub(super) fn missing_from(chunk: &Chunk, from: Sequence, holes: &Holes) -> Option<Sequence> {
     let mut due = from;
     for record in &chunk.records {
         // After an unclean end numbers go on far behind.

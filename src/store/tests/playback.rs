@@ -22,6 +22,29 @@ pub fn all(reader: &StreamReader) -> Vec<(Sequence, Vec<u8>)> {
 }
 
 #[test]
+fn records_that_are_missing_are_told_from_numbers_that_were_never_given() {
+    use super::super::holes::Holes;
+    use super::super::playback::missing_from;
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    (0..10).for_each(|i| _ = append(&stream, buffer(Sync::Closed), &[i]));
+    let chunk = || stream.read(1, 50, 1 << 20).unwrap();
+    let holes = Holes::default();
+    assert_eq!(chunk().records.len(), 10);
+    assert_eq!(missing_from(&chunk(), 1, &holes), None);
+    let mut lacking = chunk();
+    lacking.records.drain(3..6);
+    assert_eq!(missing_from(&lacking, 1, &holes), Some(4));
+    let mut lacking = chunk();
+    lacking.records.drain(..2);
+    assert_eq!(missing_from(&lacking, 1, &holes), Some(1), "before the first of them too");
+    // The writer was killed after the fourth.
+    let mut restarted = chunk();
+    restarted.records.iter_mut().skip(4).for_each(|record| record.sequence += schema::UNCLEAN_GAP);
+    assert_eq!(missing_from(&restarted, 1, &holes), None);
+}
+
+#[test]
 fn a_reader_in_the_same_process_sees_what_is_appended_and_takes_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let stream = open(temp.path());
