@@ -73,7 +73,9 @@ impl Figures {
         self.0.iter().find(|figure| figure.name == name).map(|figure| figure.ns)
     }
 
+    /// Prints them, and leaves them as a table in `STREAMBUFFER_BENCH_OUTPUT`, if that names a directory.
     fn print(&self) {
+        let mut table = String::from("framesync,CPU us,us added,of queue,allocations\n");
         println!("\n{:<28} {:>9} {:>10} {:>9} {:>12}", "best of this run", "us", "us added", "of queue", "allocations");
         for Figure { name, ns, allocations } in &self.0 {
             // Behind the comma of what goes through elements.
@@ -81,14 +83,15 @@ impl Figures {
             let added = |name: &str| Some(self.ns(name)? - self.ns(&format!("nothing, {streams}"))?);
             let (own, queue) = (added(name), added(&format!("queue, {streams}")));
             let show = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.2}"));
-            let ratio = own.zip(queue).map(|(own, queue)| own / queue);
-            println!(
-                "{name:<28} {:>9.2} {:>10} {:>9} {:>12.3}",
-                ns / 1e3,
-                show(own.map(|ns| ns / 1e3)),
-                show(ratio),
-                allocations
-            );
+            let ratio = show(own.zip(queue).map(|(own, queue)| own / queue));
+            let own = show(own.map(|ns| ns / 1e3));
+            println!("{name:<28} {:>9.2} {own:>10} {ratio:>9} {allocations:>12.3}", ns / 1e3);
+            let name = name.replace(", ", " ");
+            table += &format!("{name},{:.2},{own},{ratio},{allocations:.3}\n", ns / 1e3);
+        }
+        if let Some(directory) = std::env::var_os("STREAMBUFFER_BENCH_OUTPUT") {
+            let path = std::path::Path::new(&directory).join("framesync.csv");
+            std::fs::write(&path, table).unwrap_or_else(|err| eprintln!("{}: {err}", path.display()));
         }
     }
 }

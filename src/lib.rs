@@ -13,6 +13,7 @@ use gst::glib;
 #[cfg(test)]
 extern crate self as gststreambuffer;
 
+mod bell;
 #[cfg(test)]
 #[path = "../fuzz/src/bytes.rs"]
 mod bytes;

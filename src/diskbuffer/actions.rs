@@ -70,7 +70,7 @@ impl DiskBuffer {
             state.generation += 1;
         }
         gst::info!(CAT, imp = self, "Rewinding to what is not acknowledged");
-        self.item_add.notify_all();
+        self.item_add.ring();
         true
     }
 

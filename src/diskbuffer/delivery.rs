@@ -5,7 +5,7 @@
 //! when the push has returned OK. No lock is held across a push.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use gst::prelude::*;
@@ -231,7 +231,7 @@ impl DiskBuffer {
             }
             if state.flow.is_err() {
                 // Flushing, or over: what ends it makes delivery begin again.
-                state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.item_add.wait(state);
                 continue;
             }
             state.skip();
@@ -240,10 +240,10 @@ impl DiskBuffer {
                     return Step::Trust;
                 }
                 state.trust = Trust::Given;
-                self.item_del.notify_all();
+                self.item_del.ring();
             }
             if state.hold != Hold::Released {
-                state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.item_add.wait(state);
                 continue;
             }
             if state.joint.as_ref().is_some_and(Membership::drop_is_due) {
@@ -261,7 +261,7 @@ impl DiskBuffer {
                 let now = Instant::now();
                 if now < retry_at {
                     let wait = retry_at - now;
-                    state = self.item_add.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
+                    state = self.item_add.wait_timeout(state, wait).0;
                     continue;
                 }
                 d.retry_at = None;
@@ -284,14 +284,14 @@ impl DiskBuffer {
                     if left.is_zero() {
                         return Step::Trust;
                     }
-                    state = self.item_add.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                    state = self.item_add.wait_timeout(state, left).0;
                     continue;
                 }
                 if !d.idle {
                     d.idle = true;
                     return Step::Empty;
                 }
-                state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state = self.item_add.wait(state);
                 continue;
             }
             if d.idle {
@@ -306,7 +306,7 @@ impl DiskBuffer {
                 (d.not_before, d.pace) = (None, None);
             }
             if let Some(left) = d.not_before.and_then(|at| at.checked_duration_since(Instant::now())) {
-                state = self.item_add.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+                state = self.item_add.wait_timeout(state, left).0;
                 continue;
             }
             let fetched = fetch(d, &mut state);
@@ -329,7 +329,7 @@ impl DiskBuffer {
 
     fn end_pushing(&self) {
         self.state().pushing = None;
-        self.item_del.notify_all();
+        self.item_del.ring();
     }
 
     pub(super) fn read(&self, d: &mut Delivery, session: &Session, until: Sequence) {
@@ -341,7 +341,7 @@ impl DiskBuffer {
             Err(_) => d.position,
         };
         self.state().taken_until = taken;
-        self.item_del.notify_all();
+        self.item_del.ring();
         match read {
             Ok(chunk) => {
                 if let (Some(first), Some(last)) = (chunk.damaged.first(), chunk.damaged.last()) {

@@ -3,7 +3,6 @@
 //! What is on its way to downstream is never thinned. It may be dropped, expired or purged; if downstream takes it all the
 //! same it counts as delivered.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
 use gst::subclass::prelude::*;
@@ -36,8 +35,7 @@ impl DiskBuffer {
             if from == Sequence::MAX {
                 // The disk is being read; in a moment it is not.
                 let reading = |state: &mut State| state.taken_until == Sequence::MAX && state.flow.is_ok();
-                let waited = self.item_del.wait_timeout_while(self.state(), READ_PATIENCE, reading);
-                drop(waited.unwrap_or_else(PoisonError::into_inner));
+                drop(self.item_del.wait_timeout_while(self.state(), READ_PATIENCE, reading));
                 continue;
             }
             let enough = |gone: Totals| State::fits_from(settings, end.totals, totals.plus(gone));
@@ -72,7 +70,7 @@ impl DiskBuffer {
         // Memory holds what is not there any more; the disk has to be asked.
         state.tail.forget_stored_until(range.end);
         drop(state);
-        self.item_del.notify_all();
+        self.item_del.ring();
         Some(done)
     }
 
@@ -102,8 +100,8 @@ impl DiskBuffer {
             (from, expired)
         };
         if expired.buffers > 0 {
-            self.item_add.notify_one();
-            self.item_del.notify_all();
+            self.item_add.ring();
+            self.item_del.ring();
             self.tell_dropped("max-age", from, to.sequence - 1, expired);
             self.others_drop(session, to.sequence);
         }
@@ -131,8 +129,8 @@ impl DiskBuffer {
                 Err(err) => break Err(err),
             }
         };
-        self.item_add.notify_all();
-        self.item_del.notify_all();
+        self.item_add.ring();
+        self.item_del.ring();
         if purged.buffers > 0 {
             self.tell_dropped("purged", from, to.min(at.saturating_sub(1)), purged);
         }

@@ -6,7 +6,7 @@
 //! while it works.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -23,6 +23,7 @@ use super::settings::{AckMode, Settings};
 use super::state::{Activity, State};
 use super::tail::MemoryShare;
 use super::tender::ElementTender;
+use crate::bell::Bell;
 use crate::store::{Count, Domain, Mark, Store, StoreError, Stream, Totals};
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -64,9 +65,9 @@ pub struct DiskBuffer {
     ingest: Mutex<Ingest>,
     state: Mutex<State>,
     /// Delivery has something to do.
-    pub(super) item_add: Condvar,
+    pub(super) item_add: Bell,
     /// There may be room, or the push that was under way has ended.
-    pub(super) item_del: Condvar,
+    pub(super) item_del: Bell,
     domain: Mutex<Option<Arc<Domain>>>,
     /// By how much running time is later downstream than upstream, in ns.
     pub(super) offset: AtomicI64,
@@ -155,8 +156,8 @@ impl DiskBuffer {
     /// Ends every wait; chain and delivery return at once until it is undone.
     pub(super) fn set_flushing(&self, flushing: bool) {
         self.state().flow = if flushing { Err(gst::FlowError::Flushing) } else { Ok(gst::FlowSuccess::Ok) };
-        self.item_add.notify_all();
-        self.item_del.notify_all();
+        self.item_add.ring();
+        self.item_del.ring();
     }
 
     /// Starts the task; it waits through flushes and ends when the pad is deactivated.
@@ -298,7 +299,7 @@ impl DiskBuffer {
             if left.is_zero() {
                 return false;
             }
-            state = self.item_del.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state = self.item_del.wait_timeout(state, left).0;
         }
         true
     }
@@ -413,8 +414,8 @@ impl ObjectSubclass for DiskBuffer {
             session: Mutex::default(),
             ingest: Mutex::default(),
             state: Mutex::default(),
-            item_add: Condvar::new(),
-            item_del: Condvar::new(),
+            item_add: Bell::default(),
+            item_del: Bell::default(),
             domain: Mutex::default(),
             offset: AtomicI64::new(0),
             position: Mutex::default(),
@@ -479,10 +480,10 @@ impl ObjectImpl for DiskBuffer {
         }
         if pspec.name() == "catch-up-rate" {
             self.state().rate_changed = true;
-            self.item_add.notify_all();
+            self.item_add.ring();
         }
         // A limit may have been raised.
-        self.item_del.notify_all();
+        self.item_del.ring();
     }
 
     fn property(&self, _id: usize, pspec: &glib::ParamSpec) -> glib::Value {

@@ -411,7 +411,7 @@ impl DiskBuffer {
                 state.spool_due(settings, now, session.stream.store().is_low()),
             )
         };
-        self.item_add.notify_one();
+        self.item_add.ring();
         if let Some(change) = change {
             self.tell_storage(change);
         }
@@ -498,7 +498,7 @@ impl DiskBuffer {
         if let Some((from, to, dropped)) = dropped.filter(|d| d.2.buffers > 0) {
             self.tell_dropped("flush-mode=discard", from, to - 1, dropped);
         }
-        self.item_add.notify_all();
+        self.item_add.ring();
     }
 
     /// Stores a serialized event.

@@ -192,8 +192,8 @@ impl imp::DiskBuffer {
             }
             reason.filter(|_| state.begin_outage())
         };
-        self.item_add.notify_all();
-        self.item_del.notify_all();
+        self.item_add.ring();
+        self.item_del.ring();
         if let Some(reason) = begins {
             gst::warning!(CAT, imp = self, "Downstream has failed: {reason}; data is kept");
             self.tell_outage(reason);
@@ -218,7 +218,7 @@ impl imp::DiskBuffer {
             }
             state.trust = Trust::Probation;
         }
-        self.item_add.notify_all();
+        self.item_add.ring();
     }
 
     fn confirm(&self, timeout: Duration) {
@@ -227,7 +227,7 @@ impl imp::DiskBuffer {
             return;
         }
         state.trust = Trust::Confirmed;
-        self.item_add.notify_all();
+        self.item_add.ring();
         if state.thread != Some(std::thread::current().id()) {
             let waiting = |state: &mut State| state.trust == Trust::Confirmed && state.flow.is_ok();
             drop(self.item_del.wait_timeout_while(state, timeout, waiting));
@@ -285,7 +285,7 @@ impl imp::DiskBuffer {
             }
             new
         };
-        self.item_del.notify_all();
+        self.item_del.ring();
         if let Some(manager) = self.manager().filter(|_| new) {
             gst::info!(CAT, imp = self, "Held before what is not for the present downstream: {boundary:?}");
             manager.boundary(&self.obj(), boundary);

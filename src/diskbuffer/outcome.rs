@@ -127,7 +127,7 @@ impl DiskBuffer {
                 // What failed while it was held has to prove itself again.
                 state.trust == Trust::Confirmed || (long && state.hold != Hold::Failed)
             };
-            self.item_del.notify_all();
+            self.item_del.ring();
             if trusted {
                 self.trust(d, session);
             }
@@ -157,7 +157,7 @@ impl DiskBuffer {
                 state.trust = Trust::Given;
             }
         }
-        self.item_del.notify_all();
+        self.item_del.ring();
     }
 
     /// With everything delivered, what is still missing was not to be read.
@@ -180,7 +180,7 @@ impl DiskBuffer {
             session.stream.set_cursor(state.cursor);
             lost
         };
-        self.item_del.notify_all();
+        self.item_del.ring();
         gst::warning!(CAT, imp = self, "{} buffers, {} bytes could not be read: lost", lost.buffers, lost.bytes);
     }
 
@@ -219,7 +219,7 @@ impl DiskBuffer {
             let progress = (state.cursor.position, state.sent_until) != before;
             (cut, progress, state.watermark.update(settings, level))
         };
-        self.item_del.notify_all();
+        self.item_del.ring();
         if overgrown {
             self.warn_overgrown();
         }
@@ -258,7 +258,7 @@ impl DiskBuffer {
             }
             self.cursor_moved(&mut state, &session);
         }
-        self.item_del.notify_all();
+        self.item_del.ring();
         if overgrown {
             self.warn_overgrown();
         }
@@ -292,7 +292,7 @@ impl DiskBuffer {
                 self.cursor_moved(&mut state, session);
             }
         }
-        self.item_del.notify_all();
+        self.item_del.ring();
     }
 
     /// Downstream has taken a buffer.
@@ -364,7 +364,7 @@ impl DiskBuffer {
             if state.flow.is_err() || d.generation != state.generation {
                 // We are being stopped, or were flushed: the cursor has not moved, nothing is lost.
                 drop(state);
-                self.item_del.notify_all();
+                self.item_del.ring();
                 return;
             }
             let in_order = matches!(state.hold, Hold::InOrder | Hold::AtBoundary);
@@ -374,7 +374,7 @@ impl DiskBuffer {
                 state.hold = Hold::Failed;
                 state.set_next(Seam::Resume);
                 drop(state);
-                self.item_del.notify_all();
+                self.item_del.ring();
                 return;
             }
             let answer = match Answer::to(flow, &state, d, d.settings.on_unnegotiable) {
@@ -394,7 +394,7 @@ impl DiskBuffer {
             let first = matches!(answer, Answer::Wait | Answer::Ask) && state.begin_outage();
             (answer, first)
         };
-        self.item_del.notify_all();
+        self.item_del.ring();
         match answer {
             Answer::Stop if flow == gst::FlowError::Eos => {}
             Answer::Stop => {

@@ -145,8 +145,8 @@ impl DiskBuffer {
             state.flow = Ok(gst::FlowSuccess::Ok);
             state.generation += 1;
         }
-        self.item_add.notify_all();
-        self.item_del.notify_all();
+        self.item_add.ring();
+        self.item_del.ring();
     }
 }
 

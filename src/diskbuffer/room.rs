@@ -3,7 +3,7 @@
 //! Whole GOPs are dropped, the oldest or the newest. With `leaky=no` upstream waits; every wait ends with a flush, a state
 //! change, or a limit that is raised.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use gst::subclass::prelude::*;
@@ -77,8 +77,7 @@ impl DiskBuffer {
                     state.flow?;
                     if state.full(&settings, store.is_low()).is_some() {
                         // Nobody tells when other users of the disk make room.
-                        let (guard, _) =
-                            self.item_del.wait_timeout(state, DISK_POLL).unwrap_or_else(PoisonError::into_inner);
+                        let (guard, _) = self.item_del.wait_timeout(state, DISK_POLL);
                         drop(guard);
                         match reason {
                             Full::Disk => store.refresh_space(),
@@ -125,7 +124,7 @@ impl DiskBuffer {
             session.stream.set_cursor(state.cursor);
             (from, dropped)
         };
-        self.item_add.notify_one();
+        self.item_add.ring();
         self.tell_dropped(reason.reason(), from, to.sequence - 1, with(dropped, rejected));
         if kept {
             self.others_drop(session, to.sequence);
@@ -140,7 +139,7 @@ impl DiskBuffer {
     fn let_disk_settle(&self, session: &Session) {
         let state = self.state();
         let flushing = |state: &mut State| state.flow.is_ok();
-        drop(self.item_del.wait_timeout_while(state, SETTLE, flushing).unwrap_or_else(PoisonError::into_inner));
+        drop(self.item_del.wait_timeout_while(state, SETTLE, flushing));
         session.stream.store().refresh_space();
     }
 }

@@ -3,7 +3,7 @@
 //! In order, oldest first, so that a record in memory alone never stands before one on the disk. One thread at a time: the
 //! streaming thread, the store's own, or the one that stops the element. Nobody waits for another.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use gst::subclass::prelude::*;
@@ -55,7 +55,7 @@ impl DiskBuffer {
                 Err(error) => Self::note_fault(&mut state, Some(error)),
             }
         };
-        self.item_del.notify_all();
+        self.item_del.ring();
         if let Some(change) = change {
             self.tell_storage(change);
         }
@@ -144,7 +144,7 @@ impl DiskBuffer {
     /// waited for.
     pub(super) fn settled_state(&self) -> MutexGuard<'_, State> {
         let busy = |state: &mut State| state.spooling;
-        self.item_del.wait_timeout_while(self.state(), PATIENCE, busy).unwrap_or_else(PoisonError::into_inner).0
+        self.item_del.wait_timeout_while(self.state(), PATIENCE, busy)
     }
 
     /// The run is over: what memory alone holds is stored, if the disk takes it.

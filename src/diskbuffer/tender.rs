@@ -68,7 +68,7 @@ impl DiskBuffer {
             }
         };
         if let Some(change) = change {
-            self.item_del.notify_all();
+            self.item_del.ring();
             self.tell_storage(change);
         }
     }

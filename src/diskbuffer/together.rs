@@ -378,8 +378,8 @@ impl imp::DiskBuffer {
                 state.note_pending();
                 (from, dropped)
             };
-            self.item_add.notify_one();
-            self.item_del.notify_all();
+            self.item_add.ring();
+            self.item_del.ring();
             self.tell_dropped("dropped with another stream", from, mark.sequence - 1, with(dropped, rejected));
             return;
         }

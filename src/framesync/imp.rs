@@ -13,11 +13,11 @@ use gst::subclass::prelude::*;
 
 use super::FrameSyncPad;
 use super::align::State;
-use super::bell::Bell;
 use super::messages::Messages;
 use super::properties::ELEMENT;
 use super::settings::{Mode, Settings, Status};
 use super::stream::{Port, Stream};
+use crate::bell::Bell;
 use crate::timeline::Ns;
 
 pub static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

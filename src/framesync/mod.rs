@@ -105,7 +105,6 @@ use gst::glib;
 use gst::prelude::*;
 
 mod align;
-mod bell;
 mod imp;
 mod input;
 mod mark;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use gst::glib::translate::IntoGlib;
 
-use super::bell::Bell;
 use super::mark::{Mark, NO_SET};
 use super::placing::Placer;
 use super::settings::{Fill, OutlierPolicy, Policy, StreamSettings};
 use super::stamps::Content;
+use crate::bell::Bell;
 use crate::timeline::Ns;
 
 /// With that many items queued nothing is made up any more: downstream takes nothing.

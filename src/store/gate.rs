@@ -17,6 +17,8 @@ struct State {
     extent: u32,
     /// Written to the extent so far.
     bytes: u64,
+    /// Written in all.
+    entered: u64,
     writers: u32,
     switching: bool,
 }
@@ -46,6 +48,11 @@ impl Gate {
 
     fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         self.moved.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that have come in so far.
+    pub fn entered(&self) -> u64 {
+        self.lock().entered
     }
 
     #[cfg(test)]
@@ -81,6 +88,7 @@ impl Gate {
         }
         state.writers += 1;
         state.bytes += bytes;
+        state.entered += bytes;
         Ok(Ticket { gate: self, extent: state.extent })
     }
 }

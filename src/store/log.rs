@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use rocksdb::{DB, FlushOptions, Options, WriteBatch, WriteOptions};
@@ -28,6 +28,7 @@ use super::salvage::{self, Incident, RecoveryMode};
 use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart};
 use super::stream::StreamLog;
 use super::survey::{Standing, Survey, survey};
+use crate::bell::Bell;
 
 /// How a store is opened. The elements that share it share these.
 #[derive(Debug, Clone)]
@@ -102,7 +103,11 @@ pub struct Work {
     /// There is something to do; spares the lock when it is known already.
     pending: AtomicBool,
     state: Mutex<WorkState>,
-    changed: Condvar,
+    /// Rung for the thread that tends the log: while it waits for work, while it lets work gather.
+    called: Bell,
+    hurried: Bell,
+    /// Rung for those who wait for a round.
+    done: Bell,
 }
 
 #[derive(Default)]
@@ -124,13 +129,15 @@ impl Work {
     pub fn announce(&self) {
         if !self.pending.swap(true, Ordering::Relaxed) {
             lock(&self.state).pending = true;
-            self.changed.notify_all();
+            self.called.ring();
         }
     }
 
     pub fn stop(&self) {
         lock(&self.state).stop = true;
-        self.changed.notify_all();
+        self.called.ring();
+        self.hurried.ring();
+        self.done.ring();
     }
 
     /// Called by a tender, in the thread that tends the log.
@@ -149,32 +156,27 @@ impl Work {
         state.pending = true;
         state.urgent = true;
         let wanted = state.begun + 1;
-        self.changed.notify_all();
-        let (state, timeout) = self
-            .changed
-            .wait_timeout_while(state, patience, |state| state.finished < wanted && !state.stop)
-            .unwrap_or_else(PoisonError::into_inner);
-        !timeout.timed_out() && state.succeeded
+        self.called.ring();
+        self.hurried.ring();
+        let unfinished = |state: &mut WorkState| state.finished < wanted && !state.stop;
+        let mut state = self.done.wait_timeout_while(state, patience, unfinished);
+        !unfinished(&mut state) && state.succeeded
     }
 
-    /// Waits for work, then lets more of it gather for `delay`, but no longer than `again` in all; false when it is time to
-    /// stop. After `again` it looks in even without being called.
+    /// Waits for work and lets more of it gather for `delay`, but no longer than `again` in all; false when it is time to stop.
+    /// After `again` it looks in even without being called. While data flows nobody has to call: there is work when it has
+    /// rested.
     pub fn wait(&self, delay: Duration, again: Option<Duration>) -> bool {
         let start = Instant::now();
-        lock(&self.state).thread = Some(std::thread::current().id());
-        let idle = |state: &mut WorkState| !state.pending && !state.stop;
-        let state = lock(&self.state);
-        let state = match again {
-            Some(again) => {
-                self.changed.wait_timeout_while(state, again, idle).unwrap_or_else(PoisonError::into_inner).0
-            }
-            None => self.changed.wait_while(state, idle).unwrap_or_else(PoisonError::into_inner),
-        };
-        let left = again.map_or(Duration::MAX, |again| again.saturating_sub(start.elapsed()));
-        let (mut state, _) = self
-            .changed
-            .wait_timeout_while(state, delay.min(left), |state| !state.stop && !state.urgent)
-            .unwrap_or_else(PoisonError::into_inner);
+        let left = || again.map_or(Duration::MAX, |again| again.saturating_sub(start.elapsed()));
+        let calm = |state: &mut WorkState| !state.stop && !state.urgent;
+        let mut state = lock(&self.state);
+        state.thread = Some(std::thread::current().id());
+        state = self.hurried.wait_timeout_while(state, delay.min(left()), calm);
+        if !state.pending && calm(&mut state) {
+            state = self.called.wait_timeout_while(state, left(), |state| !state.pending && !state.stop);
+            state = self.hurried.wait_timeout_while(state, delay.min(left()), calm);
+        }
         state.pending = false;
         state.urgent = false;
         state.begun += 1;
@@ -187,7 +189,7 @@ impl Work {
         state.finished = state.begun;
         state.succeeded = succeeded;
         drop(state);
-        self.changed.notify_all();
+        self.done.ring();
     }
 }
 

@@ -14,7 +14,7 @@ use std::ffi::CStr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rocksdb::compaction_filter::{CompactionFilter, Decision};
 use rocksdb::compaction_filter_factory::{CompactionFilterContext, CompactionFilterFactory};
@@ -32,6 +32,9 @@ use super::stream::{Head, StreamLog};
 const CURSOR_DELAY: Duration = Duration::from_millis(100);
 /// How often dead files are looked for until they are gone, and a full disk is looked at.
 const RETRY: Duration = Duration::from_millis(500);
+/// The file system is asked for its space when so much was written, or after so long.
+const SPACE_BYTES: u64 = 4 << 20;
+const SPACE_INTERVAL: Duration = Duration::from_secs(1);
 /// Looks after the last find: a dead extent may still be on its way into a file.
 const SWEEPS: u32 = 10;
 /// Range deletions per stream and memtable: each costs its share at the flush.
@@ -85,6 +88,7 @@ fn keep(log: &Log) {
     // What an earlier process left half done is looked for too.
     let mut sweeps = SWEEPS;
     let mut ages = None;
+    let mut asked = (log.gate.entered(), Instant::now());
     loop {
         let busy = sweeps > 0 || log.space.is_low() || log.compaction_due().is_some() || log.has_unerased();
         let streams = log.stream_list();
@@ -105,6 +109,13 @@ fn keep(log: &Log) {
         // A disk that refuses now is tried again with the next change; the writer reports it.
         let _ = log.recover();
         let tended = log.tick().and_then(|()| log.tend(&mut sweeps));
+        let entered = log.gate.entered();
+        let ask = log.space.is_low() || entered >= asked.0 + SPACE_BYTES || asked.1.elapsed() >= SPACE_INTERVAL;
+        if tended.is_ok() && ask {
+            asked = (entered, Instant::now());
+            log.space.refresh();
+            log.space.restore_ballast();
+        }
         log.note_flushed();
         log.work.finished(tended.is_ok());
         // What is not erased now is tried again.
@@ -127,10 +138,7 @@ impl Log {
                 *sweeps = 1;
             }
         }
-        self.advance(sweeps)?;
-        self.space.refresh();
-        self.space.restore_ballast();
-        Ok(())
+        self.advance(sweeps)
     }
 
     /// The database is writing files, or is about to: what is in them may be dead already.
