@@ -14,10 +14,12 @@ use crate::rocks::Bare;
 use crate::{Outcome, Plan, process};
 
 pub const SIZE: usize = 20_000;
-pub const STREAMS: [usize; 3] = [1, 16, 64];
 /// `nothing` is what pushing, waiting for the next frame, and counting cost.
 pub const CONTENDERS: [&str; 8] = ["nothing", "queue", "bare", "bare-sync", "none", "crash", "interval", "power"];
-const SECONDS: f64 = 8.0;
+const SECONDS: f64 = 6.0;
+/// Buffers of one stream that are pushed one after the other, as fast as they are taken.
+const LOOP: f64 = 40_000.0;
+pub const CASES: [&str; 4] = ["loop", "1", "16", "64"];
 
 /// As tables and plots show it.
 pub fn title(name: &str) -> &'static str {
@@ -36,15 +38,21 @@ pub fn title(name: &str) -> &'static str {
 
 pub fn measure(plan: &Plan) -> Outcome<()> {
     let mut table = Table::new("healthy", &["contender", "streams"]);
-    let seconds = (SECONDS * plan.scale).max(0.5);
-    for streams in STREAMS {
+    for case in CASES {
+        let (streams, amount) = match case {
+            "loop" => (0, LOOP * plan.scale),
+            _ => (case.parse()?, (SECONDS * plan.scale).max(0.5)),
+        };
         let mut rounds: Vec<Vec<Found>> = vec![Vec::new(); CONTENDERS.len()];
         for round in 1..=plan.rounds {
-            println!(">> a sink that keeps up, {streams} streams: round {round} of {}", plan.rounds);
+            println!(">> a sink that keeps up, {case}: round {round} of {}", plan.rounds);
             for (name, found) in CONTENDERS.iter().zip(&mut rounds) {
                 let place = place(&plan.scratch)?;
                 let path = place.path().to_str().ok_or("the path is not text")?;
-                let task = ["healthy", name, &streams.to_string(), &seconds.to_string(), path];
+                // What waits for the disk each time.
+                let waits = streams == 0 && matches!(*name, "power" | "bare-sync");
+                let amount = if waits { amount / 20.0 } else { amount };
+                let task = ["healthy", name, &streams.to_string(), &amount.to_string(), path];
                 found.push(measured(&task.map(str::to_owned))?);
             }
         }
@@ -54,7 +62,7 @@ pub fn measure(plan: &Plan) -> Outcome<()> {
             if let Some(cpu) = found.get("cpu-us").copied() {
                 found.insert("cpu-us-above".to_owned(), cpu - nothing);
             }
-            table.push(Row::new(&[name, &streams.to_string()], found));
+            table.push(Row::new(&[name, case], found));
         }
         table.save(&plan.output)?;
     }
@@ -80,12 +88,13 @@ impl Watch {
 }
 
 pub fn child(words: &[&str]) -> Outcome<()> {
-    let [name, streams, seconds, directory] = words else {
-        return Err("contender, streams, seconds, directory".into());
-    };
-    let (streams, seconds): (usize, f64) = (streams.parse()?, seconds.parse()?);
+    let [name, streams, amount, directory] = words else { return Err("contender, streams, amount, directory".into()) };
+    let (streams, amount): (usize, f64) = (streams.parse()?, amount.parse()?);
     let directory = Path::new(directory);
-    let frames = (seconds * 1e9 / FRAME as f64) as u64;
+    // No streams: one, without pauses.
+    let paced = streams > 0;
+    let streams = streams.max(1);
+    let frames = if paced { (amount * 1e9 / FRAME as f64) as u64 } else { amount as u64 };
     let payloads = Payloads::new(SIZE);
     let bare = match *name {
         "bare" | "bare-sync" => Some(Arc::new(Bare::open(directory, *name == "bare-sync")?)),
@@ -128,7 +137,9 @@ pub fn child(words: &[&str]) -> Outcome<()> {
         let offset = Duration::from_nanos(FRAME * index as u64 / streams as u64);
         for number in 0..frames {
             let due = begin + offset + Duration::from_nanos(number * FRAME);
-            std::thread::sleep(due.saturating_sub(start.elapsed()));
+            if paced {
+                std::thread::sleep(due.saturating_sub(start.elapsed()));
+            }
             watch.pushed[number as usize].store(watch.now(), Ordering::Release);
             match lane {
                 Lane::Pipe(pipe) => pipe.push(payloads.buffer(number))?,

@@ -39,7 +39,7 @@ struct Arguments {
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     scratch: PathBuf,
     /// Rounds, of which the median counts
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// How much of everything, 1 is what the page shows
     #[arg(long, default_value_t = 1.0)]

@@ -11,7 +11,6 @@ const PPS: &[u8] = &[0x68, 0xCB, 0x83, 0xCB, 0x20];
 /// Memory of frames that is shared by all buffers: making one must not be what is measured.
 #[derive(Clone)]
 pub struct Payloads {
-    pub size: usize,
     keyframes: Arc<[Frame]>,
     others: Arc<[Frame]>,
 }
@@ -38,7 +37,7 @@ impl Payloads {
             |head: &[&[u8]], count| -> Arc<[Frame]> { (0..count).map(|_| frame(head, size, &mut seed)).collect() };
         let keyframes = frames(&[SPS, PPS, &[0x65, 0xB8, 0x40]], count.div_ceil(8));
         let others = frames(&[&[0x41, 0x9A, 0x40]], count);
-        Self { size, keyframes, others }
+        Self { keyframes, others }
     }
 
     fn frame(&self, number: u64) -> &Frame {

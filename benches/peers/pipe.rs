@@ -15,10 +15,7 @@ use crate::payload::Payloads;
 pub struct Counter {
     blocked: Mutex<bool>,
     changed: Condvar,
-    buffers: AtomicU64,
     bytes: AtomicU64,
-    /// Of the buffer that came last, ns.
-    pts: AtomicU64,
 }
 
 impl Counter {
@@ -27,16 +24,8 @@ impl Counter {
         self.changed.notify_all();
     }
 
-    pub fn buffers(&self) -> u64 {
-        self.buffers.load(Ordering::Acquire)
-    }
-
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Acquire)
-    }
-
-    pub fn pts(&self) -> u64 {
-        self.pts.load(Ordering::Acquire)
     }
 
     /// Waits until so many bytes have arrived.
@@ -57,8 +46,6 @@ impl Counter {
             blocked = self.changed.wait(blocked).unwrap_or_else(PoisonError::into_inner);
         }
         drop(blocked);
-        self.pts.store(buffer.pts().map_or(u64::MAX, gst::ClockTime::nseconds), Ordering::Release);
-        self.buffers.fetch_add(1, Ordering::AcqRel);
         self.bytes.fetch_add(buffer.size() as u64, Ordering::AcqRel);
     }
 }
