@@ -27,7 +27,8 @@ pub fn title(name: &str) -> &'static str {
 }
 
 pub enum Contender {
-    Pipe(Pipe),
+    /// What is less than one of these blocks, in bytes, may stay inside: `queue2` hands a file on in blocks.
+    Pipe(Pipe, u64),
     /// Writes a file, which another element reads.
     File(Pipe, PathBuf),
     Bare(Bare),
@@ -45,12 +46,12 @@ impl Contender {
             Ok(pipe)
         };
         Ok(match name {
-            "diskbuffer" => Self::Pipe(pipe(diskbuffer(&directory.join("store"), &[])?, gst::Format::Time)?),
-            "queue" => Self::Pipe(pipe(make("queue", &no_limits)?, gst::Format::Time)?),
+            "diskbuffer" => Self::Pipe(pipe(diskbuffer(&directory.join("store"), &[])?, gst::Format::Time)?, 1),
+            "queue" => Self::Pipe(pipe(make("queue", &no_limits)?, gst::Format::Time)?, 1),
             "queue2" => {
                 let element = make("queue2", &no_limits)?;
                 element.set_property("temp-template", path("queue2.XXXXXX")?);
-                Self::Pipe(pipe(element, gst::Format::Bytes)?)
+                Self::Pipe(pipe(element, gst::Format::Bytes)?, 4096)
             }
             "filesink" => {
                 let file = path("file")?;
@@ -64,17 +65,21 @@ impl Contender {
 
     pub fn push(&mut self, payloads: &Payloads, number: u64) -> Outcome<()> {
         match self {
-            Self::Pipe(pipe) | Self::File(pipe, _) => pipe.push(payloads.buffer(number)),
+            Self::Pipe(pipe, _) | Self::File(pipe, _) => pipe.push(payloads.buffer(number)),
             Self::Bare(bare) => bare.put(1, number, payloads.bytes(number)),
             Self::BufferNg(queue) => queue.push(payloads.bytes(number)),
         }
     }
 
-    /// Nothing waits in memory of its own to be written.
+    /// Nothing waits in memory of its own to be written, nor for a block to be full.
     pub fn finish(&mut self) -> Outcome<()> {
-        if let Self::File(pipe, _) = self {
-            pipe.eos();
-            pipe.stop()?;
+        match self {
+            Self::Pipe(pipe, _) => pipe.eos(),
+            Self::File(pipe, _) => {
+                pipe.eos();
+                pipe.stop()?;
+            }
+            Self::Bare(_) | Self::BufferNg(_) => {}
         }
         Ok(())
     }
@@ -83,9 +88,9 @@ impl Contender {
     pub fn drain(&mut self, bytes: u64, size: usize) -> Outcome<f64> {
         let start = Instant::now();
         match self {
-            Self::Pipe(pipe) => {
+            Self::Pipe(pipe, block) => {
                 pipe.counter.block(false);
-                pipe.counter.wait(bytes, PATIENCE)?;
+                pipe.counter.wait(bytes / *block * *block, PATIENCE)?;
             }
             Self::File(_, file) => {
                 let element = make("filesrc", &[("blocksize", &size.to_string())])?;

@@ -242,10 +242,6 @@ impl View<'_> {
                 (Some(_), None) => &mut data,
                 (None, None) => break,
             };
-            if chunk.records.len() >= max_records || *bytes >= max_bytes {
-                chunk.skip(data.take_skipped());
-                return Ok(true);
-            }
             if let (Some(at), Some(value)) = (iter.sequence(), iter.value()) {
                 match record::decode(at, value.to_vec()) {
                     // The state at the beginning of a thinned piece is no record.
@@ -257,6 +253,11 @@ impl View<'_> {
                     Err(_) => chunk.damaged.push(at),
                 }
                 chunk.next = Some(at + 1);
+            }
+            // Not one record further: a large one would be read for nothing, and again the next time.
+            if chunk.records.len() >= max_records || *bytes >= max_bytes {
+                chunk.skip(data.take_skipped());
+                return Ok(true);
             }
             iter.next();
         }

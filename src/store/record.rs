@@ -210,11 +210,16 @@ pub enum RecordError {
     Header,
 }
 
+/// Memory is given back when so many records had no use for it.
+const PATIENCE: u32 = 64;
+
 /// Reused between records: encoding allocates nothing once warm.
 #[derive(Default)]
 pub struct Encoder {
     header: bitcode::Buffer,
     bytes: Vec<u8>,
+    /// How many records in a row have left half of it unused.
+    unused: u32,
 }
 
 impl Encoder {
@@ -234,10 +239,13 @@ impl Encoder {
         bytes
     }
 
-    /// Gives back memory that an unusually large record left behind.
+    /// Gives back memory that an unusually large record left behind; where all are large it stays.
     pub fn shrink(&mut self, keep: usize) {
-        if self.bytes.capacity() > keep {
+        let capacity = self.bytes.capacity();
+        self.unused = if capacity > keep && self.bytes.len() < capacity / 2 { self.unused + 1 } else { 0 };
+        if self.unused > PATIENCE {
             self.bytes = Vec::new();
+            self.unused = 0;
         }
     }
 }
@@ -319,6 +327,24 @@ mod tests {
             arrival: Arrival { boot: before.bytes as u32, time: before.buffers },
             body,
         })
+    }
+
+    #[test]
+    fn memory_of_a_large_record_is_given_back_unless_all_are_large() {
+        let (mut encoder, header) = (
+            Encoder::default(),
+            Header { before: Totals::default(), advance: 0, arrival: Arrival::default(), body: Body::Event },
+        );
+        let mut encode = |size: usize, times: u32| {
+            for _ in 0..times {
+                encoder.encode(&header, &[&vec![0; size]]);
+                encoder.shrink(1000);
+            }
+            encoder.bytes.capacity()
+        };
+        assert!(encode(10_000, 3 * PATIENCE) >= 10_000);
+        assert!(encode(100, PATIENCE) >= 10_000, "another large one may follow");
+        assert!(encode(100, 2) < 10_000);
     }
 
     proptest! {
