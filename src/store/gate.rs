@@ -3,8 +3,12 @@
 //! Writers pass freely and at once, many at a time; a switch waits until the writers inside are out, and writers that come
 //! meanwhile wait for the switch. So every key of an extent is in one memtable, and files never overlap. Only writers pass
 //! here: readers, levels and state changes never wait for it.
+//!
+//! `tests/interleavings` takes it through schedules of threads, with locks that know them.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+
+use super::locks::{Condvar, Mutex, MutexGuard};
 
 #[derive(Default)]
 pub struct Gate {

@@ -44,6 +44,10 @@ mod health;
 mod highwater;
 mod holes;
 mod leases;
+/// Of modules that are tested with other locks, too.
+mod locks {
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}
 mod log;
 mod playback;
 mod reader;
