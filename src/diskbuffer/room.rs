@@ -116,6 +116,9 @@ impl DiskBuffer {
         };
         let (from, (dropped, rejected)) = {
             let mut state = self.settled_state();
+            if state.spooling {
+                return None;
+            }
             // Delivery may have come further meanwhile.
             if to.sequence <= state.cursor.position || session.stream.cuts() != cuts {
                 return Some(true);
