@@ -70,6 +70,8 @@ impl Feed {
             .build();
         let feed = Self { name, source, sink: sink.clone(), control: Arc::default(), may_block };
         upstream.get_or_init(|| feed.clone());
+        // Or the end of a flush that comes first would not get through.
+        feed.source.set_active(true).unwrap();
         feed
     }
 
