@@ -74,7 +74,7 @@ pub struct Delivery {
     pub(super) draining: Option<Draining>,
     /// Caps that downstream refuses: what has them is left out (`on-unnegotiable=skip`).
     pub(super) refused_caps: Option<Refused>,
-    /// Not before, for the sake of `catch-up-rate`.
+    /// Not before, for the sake of `catch-up-rate` or of a disk that cannot be read now.
     pub(super) not_before: Option<Instant>,
     pub(super) pace: Option<Pace>,
     /// Media time that downstream has accepted, in ns, repeats included.
@@ -218,7 +218,7 @@ impl DiskBuffer {
             Step::DropWithOthers => self.drop_with_others(&session),
             Step::Deliver(Fetched::Memory(item)) => self.deliver_item(d, &session, item),
             Step::Deliver(Fetched::ReadAhead(record)) => self.deliver_item(d, &session, from_record(record)),
-            Step::Deliver(Fetched::Disk { until }) => self.read(d, &session, until),
+            Step::Deliver(Fetched::Disk { until }) => _ = self.read(d, &session, until),
         }
     }
 
@@ -334,7 +334,8 @@ impl DiskBuffer {
         self.item_del.ring();
     }
 
-    pub(super) fn read(&self, d: &mut Delivery, session: &Session, until: Sequence) {
+    /// Reads ahead. False when the disk does not let it: in a while it is asked again, for what comes next.
+    pub(super) fn read(&self, d: &mut Delivery, session: &Session, until: Sequence) -> bool {
         // What is read now may not be thinned meanwhile.
         self.state().taken_until = Sequence::MAX;
         let bytes = (memory_limit(&d.settings) / 4) as usize;
@@ -363,9 +364,11 @@ impl DiskBuffer {
             }
             Err(err) => {
                 self.cannot_read(&err);
-                self.retry_later(d);
+                d.not_before = Some(Instant::now() + Self::pause(d));
+                return false;
             }
         }
+        true
     }
 
     /// Where to go on, and the state in force there; `None` when that has changed while the disk was read.

@@ -61,7 +61,8 @@ impl DiskBuffer {
     fn carry_out_thinning(&self, session: &Session, plan: Plan) -> Option<GivenUp> {
         let mut state = self.settled_state();
         let range = plan.range();
-        if state.taken_until > range.start {
+        // What is just being stored is in the sums of the disk and not yet in ours.
+        if state.spooling || state.taken_until > range.start {
             return None;
         }
         let mut cursor = state.cursor;
@@ -85,8 +86,8 @@ impl DiskBuffer {
         };
         let (from, expired) = {
             let mut state = self.settled_state();
-            if session.stream.cuts() != cuts {
-                // The sums have changed: in the next round.
+            if state.spooling || session.stream.cuts() != cuts {
+                // The sums have changed, or are about to: in the next round.
                 return;
             }
             let from = state.cursor.position;
@@ -145,6 +146,9 @@ impl DiskBuffer {
 
     fn carry_out_purge(&self, session: &Session, plan: Plan) -> Option<GivenUp> {
         let mut state = self.settled_state();
+        if state.spooling {
+            return None;
+        }
         let range = plan.range();
         let mut cursor = state.cursor;
         let done = session.stream.commit(plan, &mut cursor)?;

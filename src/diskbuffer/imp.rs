@@ -6,7 +6,7 @@
 //! while it works.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -62,6 +62,8 @@ pub struct DiskBuffer {
     /// Replaced as a whole: a snapshot costs no copy.
     settings: Mutex<Arc<Settings>>,
     session: Mutex<Option<Arc<Session>>>,
+    /// The one before, while somebody still uses it.
+    closed: Mutex<Weak<Session>>,
     ingest: Mutex<Ingest>,
     state: Mutex<State>,
     /// Delivery has something to do.
@@ -188,6 +190,9 @@ impl DiskBuffer {
                 ("No location: set the property \"location\" to a directory for the stored data")
             ));
         };
+        // A purge of the run before may still be at it.
+        let closed = std::mem::take(&mut *lock(&self.closed));
+        Self::wait_until(settings.store_options().lock_timeout, || closed.strong_count() == 0);
         let stream = Store::open(&location, &settings.store_options())
             .and_then(|store| store.stream(&settings.stream_name))
             .map_err(|err| {
@@ -321,8 +326,12 @@ impl DiskBuffer {
 
     /// Waits until nobody else has the session: who starts the element again must not find its stream in use.
     fn wait_for_users(session: &Arc<Session>) {
-        let deadline = Instant::now() + USERS_GRACE;
-        while Arc::strong_count(session) > 1 && Instant::now() < deadline {
+        Self::wait_until(USERS_GRACE, || Arc::strong_count(session) == 1);
+    }
+
+    fn wait_until(time: Duration, done: impl Fn() -> bool) {
+        let deadline = Instant::now() + time;
+        while !done() && Instant::now() < deadline {
             std::thread::sleep(USERS_POLL);
         }
     }
@@ -412,6 +421,7 @@ impl ObjectSubclass for DiskBuffer {
             srcpad,
             settings: Mutex::default(),
             session: Mutex::default(),
+            closed: Mutex::default(),
             ingest: Mutex::default(),
             state: Mutex::default(),
             item_add: Bell::default(),
@@ -554,7 +564,10 @@ impl ElementImpl for DiskBuffer {
             gst::StateChange::ReadyToNull => {
                 // Closes the store; out of the lock, for it writes.
                 let session = lock(&self.session).take();
-                session.inspect(Self::wait_for_users);
+                if let Some(session) = session {
+                    Self::wait_for_users(&session);
+                    *lock(&self.closed) = Arc::downgrade(&session);
+                }
             }
             _ => {}
         }

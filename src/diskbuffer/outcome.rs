@@ -455,6 +455,11 @@ impl DiskBuffer {
     }
 
     pub(super) fn retry_later(&self, d: &mut Delivery) {
+        d.retry_at = Some(Instant::now() + Self::pause(d));
+    }
+
+    /// How long to wait before the next attempt.
+    pub(super) fn pause(d: &mut Delivery) -> Duration {
         let Settings { retry_interval, retry_max_interval, .. } = *d.settings;
         let longest = Duration::from_nanos(retry_max_interval.max(retry_interval));
         let first = Duration::from_nanos(retry_interval);
@@ -462,7 +467,7 @@ impl DiskBuffer {
         d.attempts += 1;
         // Forty cameras must not come back in step.
         let spread = 0.75 + 0.5 * jitter();
-        d.retry_at = Some(Instant::now() + pause.mul_f64(spread));
+        pause.mul_f64(spread)
     }
 }
 

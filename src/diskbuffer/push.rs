@@ -204,8 +204,7 @@ impl DiskBuffer {
                 Fetched::Memory(item) => item,
                 Fetched::ReadAhead(record) => from_record(record),
                 Fetched::Disk { until } => {
-                    self.read(d, session, until);
-                    if d.retry_at.is_some() {
+                    if !self.read(d, session, until) {
                         return None;
                     }
                     continue;

@@ -13,6 +13,7 @@ use super::imp::{CAT, DiskBuffer, Session, Signal};
 use super::ingest::Dropped;
 use super::settings::{Leaky, Settings};
 use super::state::{Full, State};
+use super::tail::memory_limit;
 use crate::store::{Cause, Sync};
 
 /// How often a full disk is looked at again.
@@ -41,7 +42,11 @@ impl DiskBuffer {
         loop {
             let store = session.stream.store();
             let reason = {
-                let state = self.state();
+                let limit = memory_limit(&settings).saturating_mul(2);
+                // A disk that is slower than upstream sets the pace, whoever stores.
+                let behind =
+                    |state: &mut State| state.spooling && state.flow.is_ok() && state.tail.unstored_bytes() > limit;
+                let state = self.item_del.wait_timeout_while(self.state(), Duration::MAX, behind);
                 state.flow?;
                 state.full(&settings, store.is_low())
             };
@@ -115,6 +120,9 @@ impl DiskBuffer {
         };
         let (from, (dropped, rejected)) = {
             let mut state = self.settled_state();
+            if state.spooling {
+                return None;
+            }
             // Delivery may have come further meanwhile.
             if to.sequence <= state.cursor.position || session.stream.cuts() != cuts {
                 return Some(true);

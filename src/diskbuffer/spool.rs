@@ -137,6 +137,8 @@ impl DiskBuffer {
         cursor.ledger.delivered.add(delivered);
         cursor.ledger.bypassed.subtract(delivered);
         session.stream.set_cursor(state.cursor);
+        drop(state);
+        self.item_del.ring();
         Ok(())
     }
 

@@ -365,7 +365,7 @@ impl imp::DiskBuffer {
             };
             let (from, (dropped, rejected)) = {
                 let mut state = self.settled_state();
-                if session.stream.cuts() != cuts {
+                if state.spooling || session.stream.cuts() != cuts {
                     continue;
                 }
                 if mark.sequence <= state.cursor.position {

@@ -29,6 +29,7 @@ use super::extents::Extents;
 use super::log::{Log, lock};
 use super::salvage::{self, Incident};
 use super::schema;
+use super::walk::is_damage;
 
 /// Pauses between looks at the disk.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -259,7 +260,16 @@ impl Log {
             let mut carried = lock(&self.fault.carried);
             // Else it holds what an earlier attempt could not write: nothing was added since.
             if carried.is_empty() {
-                *carried = unflushed(&db);
+                let (entries, read) = unflushed(&db);
+                if let Err(err) = read.map_err(|err| (is_damage(&err), self.failed(err)))
+                    && !err.0
+                {
+                    // What cannot be read now may be nowhere else.
+                    drop(carried);
+                    self.handle.put(db);
+                    return Err(err.1);
+                }
+                *carried = entries;
             }
         }
         let opened = salvage::open_database(&self.directory, &self.options, || self.database_options())?;
@@ -328,8 +338,8 @@ impl Log {
     }
 }
 
-/// What no file holds. The extent that the newest file ends with may be in it in part.
-fn unflushed(db: &DB) -> Vec<Entry> {
+/// What no file holds, and whether all of it could be read. The extent that the newest file ends with may be in it in part.
+fn unflushed(db: &DB) -> (Vec<Entry>, Result<(), rocksdb::Error>) {
     let flushed = db.live_files().unwrap_or_default().into_iter();
     let last = flushed.filter_map(|file| Some(schema::parse(&file.end_key?)?.0)).max();
     let mut iter = db.raw_iterator();
@@ -339,5 +349,6 @@ fn unflushed(db: &DB) -> Vec<Entry> {
         entries.push((key.into(), value.into()));
         iter.next();
     }
-    entries
+    let read = iter.status();
+    (entries, read)
 }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use super::tests::{buffer, noise, read_all, until};
 use super::*;
 
+#[path = "../../tests/shared/shim.rs"]
+mod shim;
+
 const CHILD: &str = "STREAMBUFFER_STORE_CHILD";
 const LOCATION: &str = "STREAMBUFFER_STORE_LOCATION";
-const CONTROL: &str = "SHIM_CONTROL";
 const ALL: [Durability; 4] = [Durability::None, Durability::Crash, Durability::Interval, Durability::Power];
 const SIZE: usize = 20_000;
 /// Space is back: writing has to work again.
@@ -105,7 +107,7 @@ fn check(stream: &Stream, stored: &BTreeMap<Sequence, u64>) {
 }
 
 /// A process that runs [`child`] with this scenario, in what `wrap` makes of the command line.
-fn run_child(scenario: &str, location: &Path, wrap: &[&str], environment: &[(&str, &Path)]) {
+fn run_child(scenario: &str, location: &Path, wrap: &[&str], environment: &[(&std::ffi::OsStr, &std::ffi::OsStr)]) {
     let exe = std::env::current_exe().unwrap();
     let mut words: Vec<&std::ffi::OsStr> = wrap.iter().map(|word| word.as_ref()).collect();
     words.extend([exe.as_os_str(), "--exact".as_ref(), "store::fault_tests::child".as_ref(), "--nocapture".as_ref()]);
@@ -139,15 +141,6 @@ fn child() {
     println!("all well");
 }
 
-fn build_shim(directory: &Path) -> PathBuf {
-    let library = directory.join("shim.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/shim.c");
-    let status =
-        Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status().unwrap();
-    assert!(status.success());
-    library
-}
-
 #[test]
 fn a_disk_that_refuses_and_recovers_loses_nothing() {
     on_a_refusing_disk("refusals");
@@ -161,21 +154,21 @@ fn a_disk_that_refuses_and_recovers_loses_nothing_with_any_durability() {
 
 fn on_a_refusing_disk(scenario: &str) {
     let temp = tempfile::tempdir().unwrap();
-    let shim = build_shim(temp.path());
-    let control = temp.path().join("control");
+    let library = shim::build(temp.path());
     let location = temp.path().join("store");
-    let environment = [("LD_PRELOAD", shim.as_path()), (CONTROL, control.as_path()), ("SHIM_PATH", location.as_path())];
+    let mut environment = Command::new("env");
+    shim::preload(&mut environment, &library, temp.path(), &location, 0);
+    let environment: Vec<_> = environment.get_envs().filter_map(|(name, value)| Some((name, value?))).collect();
     run_child(scenario, &location, &["env"], &environment);
 }
 
 fn refusals(location: &Path, durabilities: &[Durability]) {
-    let control = std::env::var_os(CONTROL).unwrap();
     for kind in ["eio", "fsync", "rofs", "full"] {
         for &durability in durabilities {
             let path = location.join(format!("{kind} {durability:?}"));
             let mut feeder = Feeder::new(&path, durability);
             assert!(feeder.push_until_refused(30).is_none());
-            std::fs::write(&control, kind).unwrap();
+            shim::command(kind);
             let refused = feeder.push_until_refused(400);
             if let Some(error) = &refused {
                 let durable = feeder.stream.durable();
@@ -194,7 +187,7 @@ fn refusals(location: &Path, durabilities: &[Durability]) {
                 println!("{kind} {durability:?}: not noticed");
             }
             assert!(refused.is_some() || kind == "fsync", "{kind} {durability:?}");
-            std::fs::remove_file(&control).unwrap();
+            shim::command("");
             let took = feeder.push_again();
             println!("  again after {took:?}, slowest append {:?}", feeder.slowest);
             assert!(feeder.push_until_refused(100).is_none());

@@ -36,9 +36,11 @@ fn obstacles(file: &mut impl Read) -> io::Result<Vec<(u64, u8)>> {
     for start in (0u64..).step_by(BLOCK) {
         let mut length = 0;
         while length < BLOCK {
-            match file.read(&mut block[length..])? {
-                0 => break,
-                read => length += read,
+            match file.read(&mut block[length..]) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(err),
             }
         }
         let mut at = 0;

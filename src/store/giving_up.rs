@@ -329,6 +329,7 @@ impl Stream {
         let (log, stream) = self.parts();
         let since = Instant::now();
         while stream.holes().unerased().next().is_some() {
+            log.writable()?;
             if since.elapsed() >= PATIENCE {
                 let source =
                     std::io::Error::new(std::io::ErrorKind::TimedOut, "purged data is not gone from the disk yet");
@@ -461,9 +462,12 @@ impl Log {
             .collect())
     }
 
+    /// Nothing else is done meanwhile: what has to come on time does, and a fault ends it.
     fn wait_for(&self, done: impl Fn() -> Result<bool, StoreError>) -> Result<(), StoreError> {
         let since = Instant::now();
         while !done()? {
+            self.writable()?;
+            self.tick()?;
             if since.elapsed() >= FILES_PATIENCE {
                 let source =
                     std::io::Error::new(std::io::ErrorKind::TimedOut, "purged data is not gone from the disk yet");

@@ -121,6 +121,9 @@ struct Writer {
     state: StateMap,
     /// The state changed by what is not stored: it has to be written down as a whole before the next record.
     state_unwritten: bool,
+    /// Such changes since the append that is under way began: they come after what it appends.
+    changed: Vec<(Slot, Clears, Vec<u8>)>,
+    appending: bool,
     encoder: Encoder,
     /// Boot time and bytes at the last index entry.
     indexed: Option<(u64, Totals)>,
@@ -208,6 +211,8 @@ impl StreamLog {
                 given: end.sequence,
                 state,
                 state_unwritten: false,
+                changed: Vec::new(),
+                appending: false,
                 encoder: Encoder::default(),
                 indexed: None,
             }),
@@ -549,6 +554,9 @@ impl Stream {
         let mut writer = lock(&self.stream.writer);
         record::apply(&mut writer.state, slot, clears, value);
         writer.state_unwritten = true;
+        if writer.appending {
+            writer.changed.push((slot.clone(), clears.clone(), value.to_vec()));
+        }
     }
 
     /// Appends the records as one: after a crash all of them are there or none. The first gets the number `first`, which
@@ -583,6 +591,7 @@ impl Stream {
         let whole = writer.state_unwritten.then(|| writer.state.clone());
         let stored = writer.end.sequence;
         writer.given = writer.given.max(before.sequence + records.len() as u64);
+        writer.appending = true;
         drop(writer);
 
         let snapshot = whole.map(|state| (before.sequence.saturating_sub(1).max(stored), state));
@@ -591,6 +600,8 @@ impl Stream {
         encoder.shrink(ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
         writer.encoder = encoder;
+        writer.appending = false;
+        let changed = mem::take(&mut writer.changed);
         match &written {
             Ok(end) => {
                 for record in records {
@@ -598,8 +609,11 @@ impl Stream {
                         record::apply(&mut writer.state, slot, clears, &record.payload.concat());
                     }
                 }
+                for (slot, clears, value) in &changed {
+                    record::apply(&mut writer.state, slot, clears, value);
+                }
                 writer.end = *end;
-                writer.state_unwritten = false;
+                writer.state_unwritten = !changed.is_empty();
                 self.stream.committed.store(end.sequence, Ordering::Release);
                 if log.options.durability == Durability::Power {
                     self.stream.set_durable(end.sequence);
