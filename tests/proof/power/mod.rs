@@ -1,0 +1,207 @@
+//! Power cuts: what a process writes is recorded, and disks are made of it as they may be found after the power failed, at any
+//! point and with any part of what was not synced. Each is opened and drained.
+//!
+//! What has to come out: with `durability=power` every unit for which `chain` had returned, with any durability every unit below
+//! the durable position that `stats` had shown, but for what was delivered. In order, each bit of it, with nothing else among it,
+//! under the positions that it had; no position that anybody was shown names anything else, and the accounts add up.
+//! What a disk may do is in `disk`.
+
+mod dice;
+mod disk;
+mod feeder;
+mod log;
+mod verdict;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
+
+use dice::Dice;
+use disk::{Disk, FATES, Fate, Promises};
+use feeder::{Recording, Scenario};
+use log::Entry;
+use verdict::{Ledger, Positions};
+
+/// Keeps the record in this directory when something is wrong with it.
+const KEEP: &str = "STREAMBUFFER_POWER_KEEP";
+
+/// A cut: before entry `at` of the record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Cut {
+    at: usize,
+    /// Index of the fate and of the promises.
+    fate: usize,
+    promises: usize,
+}
+
+const PROMISES: [Promises; 2] = [Promises::Posix, Promises::Journal];
+
+/// A directory that costs no disk, if there is one.
+fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir()
+        && let Ok(temp) = tempfile::tempdir_in(memory)
+    {
+        return temp;
+    }
+    tempfile::tempdir().unwrap()
+}
+
+/// Places of which each deserves a cut: after each sync, and after each unit that was accepted.
+fn telling(entries: &[Entry]) -> Vec<usize> {
+    let telling = |entry: &Entry| match entry {
+        Entry::SyncEnd { .. } => true,
+        Entry::Mark(text) => text.starts_with("ok ") || text.starts_with("durable "),
+        _ => false,
+    };
+    (0..entries.len()).filter(|at| telling(&entries[*at])).map(|at| at + 1).collect()
+}
+
+/// So many cuts, in order.
+fn choose(entries: &[Entry], count: usize, dice: &mut Dice) -> Vec<Cut> {
+    let telling = telling(entries);
+    let mut cuts: Vec<_> = (0..count)
+        .map(|number| {
+            let promises = dice.below(2) as usize;
+            let fate = if number % 3 == 0 { 0 } else { dice.below(FATES.len() as u64) as usize };
+            let at = match number % 3 {
+                2 => dice.below(entries.len() as u64 + 1) as usize,
+                _ => telling[dice.below(telling.len() as u64) as usize],
+            };
+            Cut { at, fate, promises }
+        })
+        .collect();
+    cuts.sort();
+    cuts
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+struct Findings {
+    states: usize,
+    /// Stores that told of damage.
+    told: usize,
+    wrong: Vec<String>,
+}
+
+struct State {
+    directory: PathBuf,
+    cut: Cut,
+    ledger: Ledger,
+}
+
+/// Cuts a record and judges what is left each time; gives up after some that are wrong.
+fn try_cuts(recording: &Recording, entries: &[Entry], cuts: &[Cut], seed: u64, go_on: &dyn Fn() -> bool) -> Findings {
+    let scratch = scratch();
+    let positions = known_positions(recording, entries, scratch.path());
+    let (told, tried) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (wrong, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+    let (send, receive) = mpsc::sync_channel::<State>(2);
+    let receive = Mutex::new(receive);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                loop {
+                    let next = receive.lock().unwrap().recv();
+                    let Ok(State { directory, cut, ledger }) = next else { break };
+                    let location = directory.join(feeder::STORE);
+                    let judged = catch_unwind(AssertUnwindSafe(|| {
+                        verdict::judge(&location, &recording.scenario, &ledger, &positions)
+                    }));
+                    tried.fetch_add(1, Ordering::Relaxed);
+                    let _ = std::fs::remove_dir_all(&directory);
+                    match judged.unwrap_or_else(|panic| Err(words(&*panic))) {
+                        Ok(any) => _ = told.fetch_add(usize::from(any), Ordering::Relaxed),
+                        Err(reason) => {
+                            let of = entries.len();
+                            let fate = FATES[cut.fate];
+                            let promises = PROMISES[cut.promises];
+                            let text = format!("seed {seed}, {promises:?}, {fate:?}, entry {} of {of}: {reason}", cut.at);
+                            let mut wrong = wrong.lock().unwrap();
+                            wrong.push(text);
+                            stop.fetch_or(wrong.len() >= 10, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
+        }
+        let mut disks = PROMISES.map(|promises| Disk::new(&recording.root, promises));
+        let mut ledger = Ledger::default();
+        let mut taken = 0;
+        for (number, cut) in cuts.iter().enumerate() {
+            for entry in &entries[taken..cut.at] {
+                disks.iter_mut().for_each(|disk| disk.take(entry));
+                if let Entry::Mark(text) = entry {
+                    ledger.take(text);
+                }
+            }
+            taken = cut.at;
+            if stop.load(Ordering::Relaxed) || !go_on() {
+                break;
+            }
+            let directory = scratch.path().join(number.to_string());
+            let mut dice = Dice::new(seed ^ ((cut.at as u64) << 8 | (cut.fate as u64) << 1 | cut.promises as u64));
+            disks[cut.promises].cut(&directory, FATES[cut.fate], &mut dice);
+            send.send(State { directory, cut: *cut, ledger: ledger.clone() }).unwrap();
+        }
+        drop(send);
+    });
+    let wrong = wrong.into_inner().unwrap();
+    if let Some(keep) = std::env::var_os(KEEP).filter(|_| !wrong.is_empty()) {
+        let to = Path::new(&keep).join(format!("{}-{}", recording.scenario.durability, seed));
+        std::fs::copy(&recording.log, &to).unwrap();
+    }
+    Findings { states: tried.into_inner(), told: told.into_inner(), wrong }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+fn known_positions(recording: &Recording, entries: &[Entry], scratch: &Path) -> Positions {
+    let mut disk = Disk::new(&recording.root, Promises::Posix);
+    let mut ledger = Ledger::default();
+    for entry in entries {
+        disk.take(entry);
+        if let Entry::Mark(text) = entry {
+            ledger.take(text);
+        }
+    }
+    let end = scratch.join("end");
+    disk.cut(&end, Fate::Everything, &mut Dice::new(0));
+    verdict::positions(&end.join(feeder::STORE), &recording.scenario, &ledger)
+}
+
+const POWER: Scenario = Scenario { durability: "power", streams: 4, units: 120, pause: 500, sync: 500 };
+const INTERVAL: Scenario = Scenario { durability: "interval", streams: 4, units: 150, pause: 5000, sync: 2000 };
+const CRASH: Scenario = Scenario { durability: "crash", streams: 4, units: 150, pause: 5000, sync: 2000 };
+
+fn check(scenario: Scenario, states: usize, seed: u64) {
+    let scratch = scratch();
+    let recorder = log::build_recorder(scratch.path());
+    let mut recording = Recording::start(scratch.path(), &recorder, scenario);
+    recording.wait();
+    let entries = log::read(&recording.log);
+    let cuts = choose(&entries, states, &mut Dice::new(seed));
+    let findings = try_cuts(&recording, &entries, &cuts, seed, &|| true);
+    let Findings { states, told, wrong } = findings;
+    println!("{}: {} entries, {states} states, {told} told of damage", recording.scenario.durability, entries.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn with_durability_power_what_was_accepted_survives_power_cuts() {
+    check(POWER, 100, 1);
+}
+
+#[test]
+fn with_durability_interval_what_is_shown_as_durable_survives_power_cuts() {
+    check(INTERVAL, 100, 2);
+}
+
+#[test]
+fn with_durability_crash_stores_open_after_power_cuts_with_nothing_wrong_in_them() {
+    check(CRASH, 100, 3);
+}
