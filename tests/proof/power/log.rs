@@ -7,19 +7,57 @@ use std::sync::Arc;
 /// What happened. Descriptors are the process's own; paths are absolute.
 #[derive(Debug, Clone)]
 pub enum Entry {
-    Open { fd: i32, path: String, create: bool, truncate: bool },
-    Close { fd: i32 },
-    Dup { fd: i32, copy: i32 },
-    Write { fd: i32, at: u64, data: Bytes },
-    Truncate { fd: Option<i32>, path: String, size: u64 },
-    Allocate { fd: i32, end: u64, keep_size: bool },
-    SyncBegin { fd: i32, token: i64, everything: bool },
+    Open {
+        fd: i32,
+        path: String,
+        create: bool,
+        truncate: bool,
+    },
+    Close {
+        fd: i32,
+    },
+    Dup {
+        fd: i32,
+        copy: i32,
+    },
+    Write {
+        fd: i32,
+        at: u64,
+        data: Bytes,
+    },
+    Truncate {
+        fd: Option<i32>,
+        path: String,
+        size: u64,
+    },
+    Allocate {
+        fd: i32,
+        end: u64,
+        keep_size: bool,
+    },
+    SyncBegin {
+        fd: i32,
+        token: i64,
+        everything: bool,
+    },
     /// It returned without an error.
-    SyncEnd { token: i64 },
-    Rename { from: String, to: String },
-    Link { from: String, to: String },
-    Remove { path: String },
-    MakeDirectory { path: String },
+    SyncEnd {
+        token: i64,
+    },
+    Rename {
+        from: String,
+        to: String,
+    },
+    Link {
+        from: String,
+        to: String,
+    },
+    Remove {
+        path: String,
+    },
+    MakeDirectory {
+        path: String,
+    },
     /// The program's note.
     Mark(String),
     /// `sync_file_range`: promises nothing.

@@ -35,6 +35,9 @@ struct Cut {
     promises: usize,
 }
 
+/// Stores that are looked at at the same time: each waits most of the time.
+const JUDGES: usize = 4;
+
 const PROMISES: [Promises; 2] = [Promises::Posix, Promises::Journal];
 
 /// A directory that costs no disk, if there is one.
@@ -58,20 +61,33 @@ fn telling(entries: &[Entry]) -> Vec<usize> {
     (0..entries.len()).filter(|at| telling(&entries[*at])).map(|at| at + 1).collect()
 }
 
-/// So many cuts, in order.
+/// Places right after the first unit of each run of a stream was shown to anybody.
+fn first_sights(entries: &[Entry]) -> impl Iterator<Item = usize> {
+    let mut runs = std::collections::BTreeSet::new();
+    let first = move |(at, entry): (usize, &Entry)| match entry {
+        Entry::Mark(text) => {
+            let (unit, _) = text.strip_prefix("sent ")?.split_once(' ')?;
+            runs.insert(unit.parse::<u64>().ok()? / feeder::RUN).then_some(at + 1)
+        }
+        _ => None,
+    };
+    entries.iter().enumerate().filter_map(first)
+}
+
+/// So many cuts, and some that are always worth it, in order.
 fn choose(entries: &[Entry], count: usize, dice: &mut Dice) -> Vec<Cut> {
     let telling = telling(entries);
-    let mut cuts: Vec<_> = (0..count)
-        .map(|number| {
-            let promises = dice.below(2) as usize;
-            let fate = if number % 3 == 0 { 0 } else { dice.below(FATES.len() as u64) as usize };
-            let at = match number % 3 {
-                2 => dice.below(entries.len() as u64 + 1) as usize,
-                _ => telling[dice.below(telling.len() as u64) as usize],
-            };
-            Cut { at, fate, promises }
-        })
-        .collect();
+    let early = first_sights(entries).map(|at| Cut { at, fate: 0, promises: 0 });
+    let some = (0..count).map(|number| {
+        let promises = dice.below(2) as usize;
+        let fate = if number % 3 == 0 { 0 } else { dice.below(FATES.len() as u64) as usize };
+        let at = match number % 3 {
+            2 => dice.below(entries.len() as u64 + 1) as usize,
+            _ => telling[dice.below(telling.len() as u64) as usize],
+        };
+        Cut { at, fate, promises }
+    });
+    let mut cuts: Vec<_> = early.chain(some).collect();
     cuts.sort();
     cuts
 }
@@ -97,10 +113,10 @@ fn try_cuts(recording: &Recording, entries: &[Entry], cuts: &[Cut], seed: u64, g
     let positions = known_positions(recording, entries, scratch.path());
     let (told, tried) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let (wrong, stop) = (Mutex::new(Vec::new()), AtomicBool::new(false));
-    let (send, receive) = mpsc::sync_channel::<State>(2);
+    let (send, receive) = mpsc::sync_channel::<State>(JUDGES);
     let receive = Mutex::new(receive);
     std::thread::scope(|scope| {
-        for _ in 0..2 {
+        for _ in 0..JUDGES {
             scope.spawn(|| {
                 loop {
                     let next = receive.lock().unwrap().recv();
@@ -117,7 +133,8 @@ fn try_cuts(recording: &Recording, entries: &[Entry], cuts: &[Cut], seed: u64, g
                             let of = entries.len();
                             let fate = FATES[cut.fate];
                             let promises = PROMISES[cut.promises];
-                            let text = format!("seed {seed}, {promises:?}, {fate:?}, entry {} of {of}: {reason}", cut.at);
+                            let text =
+                                format!("seed {seed}, {promises:?}, {fate:?}, entry {} of {of}: {reason}", cut.at);
                             let mut wrong = wrong.lock().unwrap();
                             wrong.push(text);
                             stop.fetch_or(wrong.len() >= 10, Ordering::Relaxed);
@@ -174,34 +191,87 @@ fn known_positions(recording: &Recording, entries: &[Entry], scratch: &Path) -> 
     verdict::positions(&end.join(feeder::STORE), &recording.scenario, &ledger)
 }
 
-const POWER: Scenario = Scenario { durability: "power", streams: 4, units: 120, pause: 500, sync: 500 };
-const INTERVAL: Scenario = Scenario { durability: "interval", streams: 4, units: 150, pause: 5000, sync: 2000 };
-const CRASH: Scenario = Scenario { durability: "crash", streams: 4, units: 150, pause: 5000, sync: 2000 };
+/// Many small writes: what is flushed, moved and removed meanwhile goes by the clock.
+const BRISK: Scenario = Scenario { durability: "power", streams: 4, units: 120, pause: 500, sync: 500 };
+const STEADY: Scenario = Scenario { durability: "interval", streams: 4, units: 150, pause: 5000, sync: 2000 };
 
+/// Records a process and tries so many cuts.
 fn check(scenario: Scenario, states: usize, seed: u64) {
     let scratch = scratch();
     let recorder = log::build_recorder(scratch.path());
-    let mut recording = Recording::start(scratch.path(), &recorder, scenario);
+    let findings = record_and_try(scratch.path(), &recorder, scenario, states, seed, &|| true);
+    assert!(findings.wrong.is_empty(), "{}", findings.wrong.join("\n"));
+}
+
+fn record_and_try(
+    directory: &Path,
+    recorder: &Path,
+    scenario: Scenario,
+    states: usize,
+    seed: u64,
+    go_on: &dyn Fn() -> bool,
+) -> Findings {
+    let mut recording = Recording::start(directory, recorder, scenario);
     recording.wait();
     let entries = log::read(&recording.log);
     let cuts = choose(&entries, states, &mut Dice::new(seed));
-    let findings = try_cuts(&recording, &entries, &cuts, seed, &|| true);
-    let Findings { states, told, wrong } = findings;
-    println!("{}: {} entries, {states} states, {told} told of damage", recording.scenario.durability, entries.len());
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let findings = try_cuts(&recording, &entries, &cuts, seed, go_on);
+    let Findings { states, told, .. } = findings;
+    println!("{:?}: {} entries, {states} states, {told} told of damage", recording.scenario, entries.len());
+    findings
 }
 
 #[test]
 fn with_durability_power_what_was_accepted_survives_power_cuts() {
-    check(POWER, 100, 1);
+    check(BRISK, 130, 1);
 }
 
 #[test]
 fn with_durability_interval_what_is_shown_as_durable_survives_power_cuts() {
-    check(INTERVAL, 100, 2);
+    check(STEADY, 130, 2);
 }
 
 #[test]
 fn with_durability_crash_stores_open_after_power_cuts_with_nothing_wrong_in_them() {
-    check(CRASH, 100, 3);
+    check(Scenario { durability: "crash", ..STEADY }, 130, 3);
+}
+
+/// For `scripts/soak`; `STREAMBUFFER_SOAK_MINUTES` sets for how long, `STREAMBUFFER_SOAK_SEED` repeats a round.
+mod soak {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    fn variable(name: &str) -> Option<u64> {
+        std::env::var(name).ok()?.parse().ok()
+    }
+
+    #[test]
+    #[ignore = "long"]
+    fn power_cuts_for_minutes() {
+        let time = Duration::from_secs(60 * variable("STREAMBUFFER_SOAK_MINUTES").unwrap_or(1));
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+        let (start, mut seed) = (Instant::now(), variable("STREAMBUFFER_SOAK_SEED").unwrap_or(now));
+        let (mut states, mut told, mut wrong) = (0, 0, Vec::new());
+        let go_on = || start.elapsed() < time;
+        while go_on() {
+            println!("seed {seed}, after {states} states");
+            let mut dice = Dice::new(seed);
+            let scenario = Scenario {
+                durability: ["power", "power", "interval", "crash", "none"][dice.below(5) as usize],
+                streams: 1 + dice.below(6),
+                units: 60 + dice.below(200),
+                pause: [0, 200, 2000, 8000][dice.below(4) as usize],
+                sync: [0, 300, 3000][dice.below(3) as usize],
+            };
+            let scratch = scratch();
+            let recorder = log::build_recorder(scratch.path());
+            let findings = record_and_try(scratch.path(), &recorder, scenario, 600, seed, &go_on);
+            states += findings.states;
+            told += findings.told;
+            wrong.extend(findings.wrong);
+            seed = seed.wrapping_add(0x9E37_79B9);
+        }
+        println!("{states} states, {told} told of damage");
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
 }

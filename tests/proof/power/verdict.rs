@@ -83,7 +83,12 @@ fn drain(location: &Path, scenario: &Scenario) -> Result<Vec<Drained>, String> {
         rig.sink.wait_eos();
         until("all is counted", || rig.stat("pending") == 0);
         rig.check_accounts();
-        let (buffers, positions) = (rig.sink.buffers(), rig.sink.positions());
+        let (buffers, positions, events) = (rig.sink.buffers(), rig.sink.positions(), rig.sink.events());
+        for kind in [gst::EventType::StreamStart, gst::EventType::Segment] {
+            if !buffers.is_empty() && !events.iter().any(|(at, event)| *at == 0 && event.type_() == kind) {
+                return Err(format!("no {kind:?} before {}", number(&buffers[0])));
+            }
+        }
         let mut units: Vec<(u64, u64)> = Vec::new();
         for (seen, position) in buffers.iter().zip(positions) {
             let unit = number(seen);
