@@ -4,8 +4,8 @@
 //! in it, or says clearly what stands in the way; what is missing is reported; what was not used is kept in `aside`.
 //! Cheapest first:
 //!
-//! 1. As always: an end of the log that was cut off is no damage. What RocksDB would read wrongly is mended before
-//!    (`framing`).
+//! 1. As always: an end of the log that was cut off, or of which sectors were not written, is no damage. What RocksDB would
+//!    read wrongly is mended before (`framing`).
 //! 2. `CURRENT` is written anew when it does not name the manifest that is there.
 //! 3. Damaged records of the log are stepped over; files that cannot be opened are read around (see `walk`).
 //! 4. The database is repaired, on a copy: its files are read one by one, and those with damage in them are left out.
@@ -99,7 +99,10 @@ pub fn open_database(
         false => match DB::open(&database(), &path) {
             Ok(db) => return opened(db, false, None),
             Err(err) if !is_damage(&err) => return Err(failed(err)),
-            Err(err) => err.to_string(),
+            Err(err) => match open_torn(&path, database()) {
+                Some(db) => return opened(db, false, None),
+                None => err.to_string(),
+            },
         },
     };
     match options.recovery {
@@ -143,6 +146,15 @@ pub fn open_database(
     let db = DB::open(&database(), &path).map_err(failed)?;
     let reason = format!("the database is unreadable and was set aside in {}: {first}; {second}", place.display());
     opened(db, true, Some(reason))
+}
+
+/// Opens a database whose log ends with what was being written when the power failed, and is sound apart from that.
+fn open_torn(path: &Path, mut options: Options) -> Option<DB> {
+    if !framing::is_torn(path).unwrap_or(false) {
+        return None;
+    }
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    DB::open(&options, path).ok()
 }
 
 /// Deletes the database and begins an empty one.

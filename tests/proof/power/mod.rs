@@ -123,7 +123,8 @@ fn try_cuts(recording: &Recording, entries: &[Entry], cuts: &[Cut], seed: u64, g
                     let Ok(State { directory, cut, ledger }) = next else { break };
                     let location = directory.join(feeder::STORE);
                     let judged = catch_unwind(AssertUnwindSafe(|| {
-                        verdict::judge(&location, &recording.scenario, &ledger, &positions)
+                        let whole = matches!(FATES[cut.fate], Fate::Nothing | Fate::Everything);
+                        verdict::judge(&location, &recording.scenario, &ledger, &positions, whole)
                     }));
                     tried.fetch_add(1, Ordering::Relaxed);
                     let _ = std::fs::remove_dir_all(&directory);

@@ -62,6 +62,8 @@ pub struct Drained {
     pub units: Vec<(u64, u64)>,
     /// Damage was told of.
     pub told: bool,
+    /// Buffers that are counted as lost.
+    pub lost: u64,
 }
 
 /// Drains a store; by stream. `expected` is how many streams it may have.
@@ -116,10 +118,11 @@ fn drain(location: &Path, scenario: &Scenario) -> Result<Vec<Drained>, String> {
                 _ => {}
             }
         }
-        if scenario.durability == "power" && rig.stat("lost") > 0 {
-            return Err(format!("{} are counted as lost", rig.stat("lost")));
+        let lost = rig.stat("lost");
+        if scenario.durability == "power" && lost > 0 {
+            return Err(format!("{lost} are counted as lost"));
         }
-        Ok(Drained { units, told })
+        Ok(Drained { units, told, lost })
     });
     drained.collect()
 }
@@ -145,11 +148,22 @@ pub fn positions(location: &Path, scenario: &Scenario, ledger: &Ledger) -> Posit
 }
 
 /// Opens and drains a store that lost power when so much was promised; what is wrong, or whether damage was told of.
-pub fn judge(location: &Path, scenario: &Scenario, ledger: &Ledger, positions: &Positions) -> Result<bool, String> {
+///
+/// `whole`: nothing was torn, so nothing may be told of as damaged or counted as lost.
+pub fn judge(
+    location: &Path,
+    scenario: &Scenario,
+    ledger: &Ledger,
+    positions: &Positions,
+    whole: bool,
+) -> Result<bool, String> {
     let drained = drain(location, scenario)?;
     let mut told = false;
     for (stream, drained) in (0..).zip(&drained) {
         told |= drained.told;
+        if whole && (drained.told || drained.lost > 0) {
+            return Err(format!("{} of stream {stream} are lost, told of damage: {}", drained.lost, drained.told));
+        }
         let promised = ledger.0.get(&stream).cloned().unwrap_or_default();
         let mut came = BTreeSet::new();
         for &(unit, position) in &drained.units {
