@@ -82,10 +82,11 @@ pub fn open_database(
         let incidents = reason.map(|reason| Incident::of_store(location, reason)).into_iter().collect();
         Ok(Opened { db, incidents, doubtful })
     };
-    // RocksDB would begin anew, and remove the files that it does not know.
-    let headless = !path.join(CURRENT).exists() && names(&path).iter().any(|name| is_content(name));
+    // RocksDB would begin anew, and remove the files that it does not know. A manifest alone is what it had just begun with.
+    let begun = path.join(CURRENT).exists();
+    let headless = !begun && names(&path).iter().any(|name| is_data(&path.join(name)));
     let mending = options.recovery == RecoveryMode::Salvage;
-    let manifest = match newest_manifest(&path) {
+    let manifest = match newest_manifest(&path).filter(|_| begun || headless) {
         Some(name) => framing::check_manifest(&path.join(name), mending)
             .map_err(|source| StoreError::Io { path: path.clone(), source })?,
         None => Manifest::Sound,
@@ -170,6 +171,12 @@ pub fn delete(directory: &Directory, reason: &str, database: impl Fn() -> Option
 fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Whether a file holds records, or did.
+fn is_data(path: &Path) -> bool {
+    let kind = path.extension().and_then(|extension| extension.to_str());
+    kind == Some("sst") || (kind == Some("log") && path.metadata().is_ok_and(|meta| meta.len() > 0))
 }
 
 fn is_content(name: &str) -> bool {

@@ -68,7 +68,7 @@ impl Scenario {
         ]
     }
 
-    fn to_words(&self) -> String {
+    pub fn to_words(&self) -> String {
         let Self { durability, streams, units, pause, sync } = self;
         format!("{durability} {streams} {units} {pause} {sync}")
     }

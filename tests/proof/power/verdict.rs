@@ -60,8 +60,8 @@ pub type Positions = HashMap<u64, u64>;
 /// What came out.
 pub struct Drained {
     pub units: Vec<(u64, u64)>,
-    /// Damage was told of.
-    pub told: bool,
+    /// Damage that was told of.
+    pub told: Vec<String>,
     /// Buffers that are counted as lost.
     pub lost: u64,
 }
@@ -103,13 +103,13 @@ fn drain(location: &Path, scenario: &Scenario) -> Result<Vec<Drained>, String> {
             }
             units.push((unit, position));
         }
-        let mut told = false;
+        let mut told = Vec::new();
         while let Some(message) = rig.bus.pop() {
             match message.view() {
                 gst::MessageView::Error(error) => return Err(format!("{error:?}")),
                 gst::MessageView::Element(element) => {
                     let damage = element.structure().filter(|s| s.get("state") == Ok("damaged"));
-                    told |= damage.is_some();
+                    told.extend(damage.and_then(|s| s.get::<String>("reason").ok()));
                     let buffers = damage.map_or(0, |s| s.get::<u64>("buffers").unwrap());
                     if scenario.durability == "power" && buffers > 0 {
                         return Err(format!("damage is told: {damage:?}"));
@@ -160,9 +160,9 @@ pub fn judge(
     let drained = drain(location, scenario)?;
     let mut told = false;
     for (stream, drained) in (0..).zip(&drained) {
-        told |= drained.told;
-        if whole && (drained.told || drained.lost > 0) {
-            return Err(format!("{} of stream {stream} are lost, told of damage: {}", drained.lost, drained.told));
+        told |= !drained.told.is_empty();
+        if whole && (!drained.told.is_empty() || drained.lost > 0) {
+            return Err(format!("{} of stream {stream} are lost, told of damage: {:?}", drained.lost, drained.told));
         }
         let promised = ledger.0.get(&stream).cloned().unwrap_or_default();
         let mut came = BTreeSet::new();
@@ -191,9 +191,10 @@ pub fn judge(
         if !missing.is_empty() {
             let ends = (came.first(), came.range(..number_of(stream, AFTER, 0)).next_back(), came.len());
             return Err(format!(
-                "{} units of stream {stream} are lost, durable until {}: {:?}; drained {ends:?}",
+                "{} units of stream {stream} are lost, durable until {}, told of {:?}: {:?}; drained {ends:?}",
                 missing.len(),
                 promised.durable,
+                drained.told,
                 &missing[..missing.len().min(20)],
             ));
         }
