@@ -161,7 +161,8 @@ pub fn judge(
     let mut told = false;
     for (stream, drained) in (0..).zip(&drained) {
         told |= !drained.told.is_empty();
-        if whole && (!drained.told.is_empty() || drained.lost > 0) {
+        // Without a log the last memtable goes with the process.
+        if whole && scenario.durability != "none" && (!drained.told.is_empty() || drained.lost > 0) {
             return Err(format!("{} of stream {stream} are lost, told of damage: {:?}", drained.lost, drained.told));
         }
         let promised = ledger.0.get(&stream).cloned().unwrap_or_default();
