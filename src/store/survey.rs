@@ -5,7 +5,7 @@
 //! may come twice, none is passed over. Streams that the high-water file knows and the database does not go on where they
 //! stood. With [`RecoveryMode::Fail`](super::RecoveryMode) all of this is an error instead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::path::Path;
 
 use rocksdb::{DB, ReadOptions};
@@ -314,11 +314,11 @@ fn mend(
     for (&extent, found) in extents.iter_mut() {
         if wanting.contains(&extent) {
             for (&stream, (last, start)) in &known {
-                if !found.starts.contains_key(&stream) {
+                if let btree_map::Entry::Vacant(vacant) = found.starts.entry(stream) {
                     let from = Mark { sequence: start.first.max(1), totals: start.totals };
                     let end = end_in(db, *last, stream, from)?;
                     let start = StreamStart { name: start.name.clone(), first: end.sequence, totals: end.totals };
-                    found.starts.insert(stream, start);
+                    vacant.insert(start);
                 }
             }
         }

@@ -97,7 +97,8 @@ fn drain(location: &Path, scenario: &Scenario) -> Result<Vec<Drained>, String> {
             same(seen, &see(&super::feeder::unit(unit)))?;
             if let Some((before, _)) = units.last() {
                 let follows = unit == before + 1 || (unit > *before && unit.is_multiple_of(RUN));
-                if !follows && !(unit > *before && seen.flags.contains(gst::BufferFlags::DISCONT)) {
+                let resumes = unit > *before && seen.flags.contains(gst::BufferFlags::DISCONT);
+                if !follows && !resumes {
                     return Err(format!("{unit} follows {before}, with {:?}", seen.flags));
                 }
             }
