@@ -118,6 +118,12 @@ impl Delivery {
         self.position <= sequence
     }
 
+    /// What has to stand before any buffer is in force.
+    pub(super) fn has_head(&self) -> bool {
+        let known = |kind| self.sticky.values().any(|sticky| sticky.event.type_() == kind);
+        known(gst::EventType::StreamStart) && known(gst::EventType::Segment)
+    }
+
     /// Nothing is at hand.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_none() && self.chunk.is_empty()
@@ -329,7 +335,7 @@ impl DiskBuffer {
         may
     }
 
-    fn end_pushing(&self) {
+    pub(super) fn end_pushing(&self) {
         self.state().pushing = None;
         self.item_del.ring();
     }

@@ -85,6 +85,11 @@ impl DiskBuffer {
                     Err(flow) => return self.refused(d, flow),
                 }
             }
+            Content::Buffer { .. } if d.missing && !d.has_head() => {
+                // It is counted as lost with what is missing.
+                gst::warning!(CAT, imp = self, "Leaving out {}: the start of its stream is lost", item.sequence);
+                return self.end_pushing();
+            }
             Content::Buffer { buffer, facts } => {
                 if std::mem::take(&mut d.missing) {
                     // Thinned, purged or damaged.

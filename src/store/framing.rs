@@ -9,6 +9,10 @@
 //! of a frame's length is enough. So each of its frames is checked. The checksum tells which single bit is wrong; a manifest
 //! with more damage is not given to RocksDB.
 //!
+//! A log that a power cut interrupted may end with a record of which sectors were not written: they read as zeros. RocksDB
+//! takes that for damage, as it takes a record whose end is cut off for what it is. Nothing was lost that was synced, so such a
+//! log is told from a damaged one by those zeros, and by nothing that can be read after them.
+//!
 //! Frame: `CRC32C u32 LE, masked | length u16 LE | type u8 | content`, none across a block of 32 KiB.
 
 use std::fs::{self, File, OpenOptions};
@@ -20,6 +24,11 @@ const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
 /// Full, first, middle, last.
 const PLAIN: std::ops::RangeInclusive<u8> = 1..=4;
+const FULL: u8 = 1;
+const FIRST: u8 = 2;
+const LAST: u8 = 4;
+/// What a disk writes as a whole.
+const SECTOR: usize = 512;
 /// Frames from this size on are not searched for a wrong bit.
 const LARGE: usize = 8 << 10;
 /// Unknown to every reader.
@@ -121,6 +130,103 @@ fn frame_size(bytes: &[u8]) -> Option<usize> {
         .then_some(HEADER + size)
 }
 
+/// What the frames of a log come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All that was begun is there, or its end is cut off.
+    Whole,
+    /// The last record lacks sectors.
+    Torn,
+    Damaged,
+}
+
+/// Whether nothing is wrong with the logs in the database's directory but that the last one was being written when the power
+/// failed.
+pub fn is_torn(database: &Path) -> io::Result<bool> {
+    let mut logs = Vec::new();
+    for entry in fs::read_dir(database)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") && path.metadata()?.len() > 0 {
+            logs.push(path);
+        }
+    }
+    // Their numbers have leading zeros.
+    logs.sort();
+    let Some(last) = logs.pop() else { return Ok(false) };
+    if end_of(&fs::read(last)?) != End::Torn {
+        return Ok(false);
+    }
+    for log in logs {
+        if end_of(&fs::read(log)?) != End::Whole {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Where reading a log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    Between,
+    Inside,
+    /// Nothing was written here, or it is gone.
+    Unwritten,
+    Torn,
+}
+
+fn end_of(log: &[u8]) -> End {
+    let mut reading = Reading::Between;
+    for (block, start) in log.chunks(BLOCK).zip((0..).step_by(BLOCK)) {
+        let mut at = 0;
+        while block.len() - at >= HEADER {
+            let rest = &block[at..];
+            if let Some(size) = frame_size(rest) {
+                reading = match (reading, rest[6]) {
+                    (Reading::Between, FULL) | (Reading::Inside, LAST) => Reading::Between,
+                    (Reading::Between, FIRST) => Reading::Inside,
+                    (_, FULL | FIRST) | (Reading::Between, _) => return End::Damaged,
+                    (Reading::Inside, _) => Reading::Inside,
+                    // Of a record that began in what is missing.
+                    (Reading::Unwritten | Reading::Torn, _) => Reading::Torn,
+                };
+                at += size;
+                continue;
+            }
+            if begins_within(&rest[1..]) {
+                return End::Damaged;
+            }
+            reading = if rest[..HEADER].iter().any(|byte| *byte != 0) {
+                let size = HEADER + usize::from(u16::from_le_bytes([rest[4], rest[5]]));
+                let cut_off = size > rest.len() && start + block.len() == log.len();
+                if !cut_off && !lacks_sectors(&rest[..size.min(rest.len())], start + at) {
+                    return End::Damaged;
+                }
+                Reading::Torn
+            } else if matches!(reading, Reading::Between | Reading::Unwritten) {
+                Reading::Unwritten
+            } else {
+                Reading::Torn
+            };
+            break;
+        }
+    }
+    if reading == Reading::Torn { End::Torn } else { End::Whole }
+}
+
+/// Whether a sector of the disk, or as much of one as belongs to these bytes at this place of their file, is zeros.
+fn lacks_sectors(bytes: &[u8], at: usize) -> bool {
+    let head = (SECTOR - at % SECTOR).min(bytes.len());
+    let (first, rest) = bytes.split_at(head);
+    std::iter::once(first).chain(rest.chunks(SECTOR)).any(|sector| sector.iter().all(|byte| *byte == 0))
+}
+
+/// Whether a record begins anywhere in these bytes.
+fn begins_within(bytes: &[u8]) -> bool {
+    (0..bytes.len()).any(|at| {
+        bytes.get(at + 6).is_some_and(|kind| [FULL, FIRST].contains(kind)) && { frame_size(&bytes[at..]).is_some() }
+    })
+}
+
 /// The bit of the frame at the beginning with which it checks.
 fn wrong_bit(bytes: &[u8]) -> Option<(usize, u8)> {
     let size = usize::from(u16::from_le_bytes([*bytes.get(4)?, *bytes.get(5)?]));
@@ -211,5 +317,69 @@ mod tests {
         assert_eq!(obstacles(&mut bytes.as_slice()).unwrap(), [(BLOCK as u64 + 6, UNKNOWN)]);
         assert!(obstacles(&mut [0xFFu8; 100_000].as_slice()).is_ok());
         assert_eq!(obstacles(&mut [0u8; 100_000].as_slice()).unwrap(), []);
+    }
+
+    /// Records of 300, of 5,000 and of 70,000 bytes, in frames as RocksDB makes them; and where the last begins.
+    fn log() -> (Vec<u8>, usize) {
+        let mut log = Vec::new();
+        let mut last = 0;
+        for (number, size) in [300, 5000, 70_000, 300, 5000, 40_000].into_iter().enumerate() {
+            last = log.len();
+            let record: Vec<u8> = (0..size).map(|at| (at * 7 + number + 1) as u8 | 1).collect();
+            let mut rest = &record[..];
+            loop {
+                let mut room = BLOCK - log.len() % BLOCK;
+                if room < HEADER {
+                    log.resize(log.len() + room, 0);
+                    room = BLOCK;
+                }
+                let (part, after) = rest.split_at(rest.len().min(room - HEADER));
+                let kind = match (rest.len() == record.len(), after.is_empty()) {
+                    (true, true) => FULL,
+                    (true, false) => FIRST,
+                    (false, true) => LAST,
+                    (false, false) => 3,
+                };
+                log.extend(frame(kind, part));
+                rest = after;
+                if rest.is_empty() {
+                    break;
+                }
+            }
+        }
+        (log, last)
+    }
+
+    #[test]
+    fn a_log_is_torn_when_its_last_record_lacks_sectors() {
+        let (log, last) = log();
+        assert_eq!(end_of(&log), End::Whole);
+        for sector in 0..log.len().div_ceil(SECTOR) {
+            let range = sector * SECTOR..((sector + 1) * SECTOR).min(log.len());
+            if range.contains(&last) {
+                // The record before it has lost some too.
+                continue;
+            }
+            let mut bad = log.clone();
+            bad[range.clone()].fill(0);
+            let expected = if range.start >= last { End::Torn } else { End::Damaged };
+            assert_eq!(end_of(&bad), expected, "{range:?}, the last record begins at {last}");
+            // And preallocated behind it.
+            bad.resize(log.len() + 3 * BLOCK, 0);
+            assert_eq!(end_of(&bad), expected, "{range:?}, the last record begins at {last}");
+        }
+        for end in (last..log.len()).step_by(997) {
+            assert_ne!(end_of(&log[..end]), End::Damaged, "cut off at {end}");
+        }
+    }
+
+    #[test]
+    fn a_log_with_a_flipped_bit_is_not_torn() {
+        let (log, _) = log();
+        for bit in (0..log.len() * 8).step_by(1009) {
+            let mut bad = log.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(end_of(&bad), End::Damaged, "bit {bit} of {}", log.len() * 8);
+        }
     }
 }

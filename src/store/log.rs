@@ -263,6 +263,7 @@ impl Log {
         // Before anything is trimmed.
         log.honour_leases();
         log.begin_extent(id)?;
+        log.sync_head()?;
         for stream in log.stream_list() {
             let (CursorRecord { log_start, .. }, holes) = stream.cursor_and_holes();
             let mut extents = log.extents_mut();
@@ -376,9 +377,16 @@ impl Log {
         let switch = self.gate.switch();
         let next = switch.extent + 1;
         self.begin_extent(next)?;
+        self.sync_head()?;
         switch.done(next);
         self.work.announce();
         Ok(())
+    }
+
+    /// Has what tells that numbers are being given out on the disk, whatever the durability of records is: or a power cut
+    /// could leave a store that gives them out again, to other records.
+    pub fn sync_head(&self) -> Result<(), StoreError> {
+        self.db()?.flush_wal(true).map_err(|err| self.refused(err))
     }
 
     /// Writes what makes an extent readable by itself, and makes it the newest.

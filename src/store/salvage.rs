@@ -4,8 +4,8 @@
 //! in it, or says clearly what stands in the way; what is missing is reported; what was not used is kept in `aside`.
 //! Cheapest first:
 //!
-//! 1. As always: an end of the log that was cut off is no damage. What RocksDB would read wrongly is mended before
-//!    (`framing`).
+//! 1. As always: an end of the log that was cut off, or of which sectors were not written, is no damage. What RocksDB would
+//!    read wrongly is mended before (`framing`).
 //! 2. `CURRENT` is written anew when it does not name the manifest that is there.
 //! 3. Damaged records of the log are stepped over; files that cannot be opened are read around (see `walk`).
 //! 4. The database is repaired, on a copy: its files are read one by one, and those with damage in them are left out.
@@ -82,10 +82,11 @@ pub fn open_database(
         let incidents = reason.map(|reason| Incident::of_store(location, reason)).into_iter().collect();
         Ok(Opened { db, incidents, doubtful })
     };
-    // RocksDB would begin anew, and remove the files that it does not know.
-    let headless = !path.join(CURRENT).exists() && names(&path).iter().any(|name| is_content(name));
+    // RocksDB would begin anew, and remove the files that it does not know. A manifest alone is what it had just begun with.
+    let begun = path.join(CURRENT).exists();
+    let headless = !begun && names(&path).iter().any(|name| is_data(&path.join(name)));
     let mending = options.recovery == RecoveryMode::Salvage;
-    let manifest = match newest_manifest(&path) {
+    let manifest = match newest_manifest(&path).filter(|_| begun || headless) {
         Some(name) => framing::check_manifest(&path.join(name), mending)
             .map_err(|source| StoreError::Io { path: path.clone(), source })?,
         None => Manifest::Sound,
@@ -99,7 +100,10 @@ pub fn open_database(
         false => match DB::open(&database(), &path) {
             Ok(db) => return opened(db, false, None),
             Err(err) if !is_damage(&err) => return Err(failed(err)),
-            Err(err) => err.to_string(),
+            Err(err) => match open_torn(&path, database()) {
+                Some(db) => return opened(db, false, None),
+                None => err.to_string(),
+            },
         },
     };
     match options.recovery {
@@ -145,6 +149,15 @@ pub fn open_database(
     opened(db, true, Some(reason))
 }
 
+/// Opens a database whose log ends with what was being written when the power failed, and is sound apart from that.
+fn open_torn(path: &Path, mut options: Options) -> Option<DB> {
+    if !framing::is_torn(path).unwrap_or(false) {
+        return None;
+    }
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    DB::open(&options, path).ok()
+}
+
 /// Deletes the database and begins an empty one.
 pub fn delete(directory: &Directory, reason: &str, database: impl Fn() -> Options) -> Result<Opened, StoreError> {
     let path = directory.database();
@@ -158,6 +171,12 @@ pub fn delete(directory: &Directory, reason: &str, database: impl Fn() -> Option
 fn names(path: &Path) -> Vec<String> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+/// Whether a file holds records, or did.
+fn is_data(path: &Path) -> bool {
+    let kind = path.extension().and_then(|extension| extension.to_str());
+    kind == Some("sst") || (kind == Some("log") && path.metadata().is_ok_and(|meta| meta.len() > 0))
 }
 
 fn is_content(name: &str) -> bool {

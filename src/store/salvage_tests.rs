@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::tests::{buffer, crash, noise, until};
+use super::tests::{buffer, crash, noise, read_all, until};
 use super::*;
 
 const RECORDS: u64 = 70;
@@ -313,6 +313,36 @@ fn modes(damage: impl Fn(&Path), whole: bool) {
     let stream = store.stream("north").unwrap();
     assert!(!stream.take_incidents().is_empty());
     assert!(stream.end().sequence > RECORDS, "numbers go on");
+}
+
+#[test]
+fn a_stream_with_nothing_in_an_extent_outlives_the_head_of_that() {
+    let temp = tempfile::tempdir().unwrap();
+    build(temp.path());
+    // Another extent, in which the one stream goes on and the other does not.
+    let north = Store::open(temp.path(), &options()).unwrap().stream("north").unwrap();
+    let at = north.end().sequence;
+    let payload = noise(seed("north", at), SIZE);
+    north.append(at, &[NewRecord { body: buffer(Sync::Closed), payload: &[&payload], advance: 1 }]).unwrap();
+    crash(north);
+    let db = rocksdb::DB::open_default(temp.path().join("db")).unwrap();
+    let key = |item: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| item.unwrap().0;
+    let keys: Vec<_> = db.iterator(rocksdb::IteratorMode::Start).map(key).collect();
+    let newest = schema::parse(keys.last().unwrap()).unwrap().0;
+    let head =
+        |key: &&Box<[u8]>| matches!(schema::parse(key), Some((extent, schema::Lane::Meta, _)) if extent == newest);
+    keys.iter().filter(head).for_each(|key| db.delete(key).unwrap());
+    drop(db);
+
+    let store = Store::open(temp.path(), &options()).unwrap();
+    let gate = store.stream("gate 2").unwrap();
+    assert!(!gate.take_incidents().is_empty());
+    let found = read_all(&gate, 0);
+    assert_eq!(found.iter().filter(|record| matches!(record.body, Body::Buffer(_))).count() as u64, RECORDS);
+    // And still when the thread that removes files has looked.
+    assert!(gate.save_cursor());
+    assert_eq!(read_all(&gate, 0).len(), found.len());
+    drop((gate, store));
 }
 
 #[test]

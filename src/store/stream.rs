@@ -412,6 +412,7 @@ impl Stream {
         batch.put(Meta::Start(self.stream.id).key(ticket.extent), schema::encode_value(&start));
         batch.put(Meta::Cursor(self.stream.id).key(ticket.extent), schema::encode_value(&self.stream.cursor()));
         log.db()?.write_opt(batch, &log.write_meta).map_err(|err| log.refused(err))?;
+        log.sync_head()?;
         let first = super::extents::First { sequence: 1, bytes: 0 };
         log.extents_mut().add_stream(self.stream.id, first);
         Ok(())

@@ -5,7 +5,7 @@
 //! may come twice, none is passed over. Streams that the high-water file knows and the database does not go on where they
 //! stood. With [`RecoveryMode::Fail`](super::RecoveryMode) all of this is an error instead.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, btree_map};
 use std::path::Path;
 
 use rocksdb::{DB, ReadOptions};
@@ -286,7 +286,7 @@ fn mend(
         names.extend(found.starts.iter().map(|(id, start)| (*id, start.name.clone())));
     }
     // From the end: what has nothing in an extent begins where the next one says.
-    for extent in wanting.into_iter().rev() {
+    for extent in wanting.iter().rev().copied() {
         for stream in streams_in(db, extent) {
             names.entry(stream).or_insert_with(|| {
                 damage.push(format!("the name of stream {stream} is lost"));
@@ -307,6 +307,22 @@ fn mend(
                 found.starts.insert(stream, StreamStart { name: name.clone(), first, totals });
             }
         }
+    }
+    // What has nothing in an extent, nor in any after it, ends before it. An extent that did not know the stream would be
+    // taken for one from before it: what is in the earlier ones would be neither read nor kept.
+    let mut known: BTreeMap<u32, (u32, StreamStart)> = BTreeMap::new();
+    for (&extent, found) in extents.iter_mut() {
+        if wanting.contains(&extent) {
+            for (&stream, (last, start)) in &known {
+                if let btree_map::Entry::Vacant(vacant) = found.starts.entry(stream) {
+                    let from = Mark { sequence: start.first.max(1), totals: start.totals };
+                    let end = end_in(db, *last, stream, from)?;
+                    let start = StreamStart { name: start.name.clone(), first: end.sequence, totals: end.totals };
+                    vacant.insert(start);
+                }
+            }
+        }
+        known.extend(found.starts.iter().map(|(stream, start)| (*stream, (extent, start.clone()))));
     }
     Ok(())
 }

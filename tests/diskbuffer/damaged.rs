@@ -163,3 +163,32 @@ fn a_damaged_store_can_be_begun_anew() {
     until("all is counted", || rig.stat("pending") == 0);
     rig.check_accounts();
 }
+
+#[test]
+fn buffers_whose_stream_start_is_lost_are_left_out_and_counted() {
+    let temp = tempfile::tempdir().unwrap();
+    let (first, second) = (temp.path().join("first"), temp.path().join("second"));
+    let sink = Sink::default();
+    sink.hold_after(0);
+    let rig = Rig::with_sink(&first, &[], sink);
+    rig.start_stream("the needle", &h264_caps());
+    (0..FRAMES).for_each(|i| rig.push(frame(i, GOP, SIZE)));
+    copy(&first, &second);
+    // RocksDB leaves out a block of its log with it, and goes on in the next one.
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
+    let log = files(&second).into_iter().find(is_log).unwrap();
+    let mut bytes = fs::read(&log).unwrap();
+    let at = bytes.windows(10).position(|text| text == b"the needle").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&log, bytes).unwrap();
+
+    let rig = Rig::new(&second, &[]);
+    rig.start_stream("after", &h264_caps());
+    rig.push(frame(1000, GOP, SIZE));
+    rig.eos();
+    rig.sink.wait_eos();
+    assert_eq!(rig.sink.buffers().iter().map(number).collect::<Vec<_>>(), [1000]);
+    until("all is counted", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("lost"), rig.stat("delivered")), (FRAMES, 1));
+}

@@ -1,4 +1,5 @@
-//! The promises as facts that anyone can reproduce.
+//! The promises as facts: what was accepted comes out, whatever ends the process, the power, the disk or downstream. A part of each
+//! in every run of the tests, for minutes at a time with `scripts/soak`.
 
 mod chaos;
 #[path = "../diskbuffer/common.rs"]
@@ -7,6 +8,7 @@ mod common;
 #[path = "../diskbuffersink/faulty.rs"]
 #[allow(dead_code)]
 mod faulty;
+mod power;
 #[path = "../shared/shim.rs"]
 mod shim;
 #[path = "../shared/streams.rs"]
