@@ -157,6 +157,8 @@ enum Step {
     Deliver(Fetched),
     /// Everything was delivered.
     Empty,
+    /// It is acknowledged too, and something is still owed.
+    Settle,
     /// There is something again.
     Running,
     /// Downstream has accepted for long enough.
@@ -207,6 +209,7 @@ impl DiskBuffer {
                 self.tell_drained(d);
                 self.emit(Signal::Underrun);
             }
+            Step::Settle => self.settle_accounts(d, &session),
             Step::Running => {
                 self.emit(Signal::Running);
                 self.emit(Signal::Pushing);
@@ -290,6 +293,9 @@ impl DiskBuffer {
                 if !d.idle {
                     d.idle = true;
                     return Step::Empty;
+                }
+                if d.probation.is_none() && state.is_owed() {
+                    return Step::Settle;
                 }
                 state = self.item_add.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;

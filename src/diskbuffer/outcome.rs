@@ -165,12 +165,7 @@ impl DiskBuffer {
         let lost = {
             let mut state = self.state();
             let lost = state.pending();
-            if d.probation.is_some()
-                || d.position < state.end.sequence
-                || lost.buffers == 0
-                || state.tail.has_unstored()
-                || !state.sent.is_empty()
-            {
+            if d.probation.is_some() || d.position < state.end.sequence || !state.is_owed() {
                 return;
             }
             let resume = state.cursor.resume;
@@ -257,6 +252,9 @@ impl DiskBuffer {
                 overgrown |= acknowledge_one(&mut state, &item);
             }
             self.cursor_moved(&mut state, &session);
+            if state.is_owed() {
+                self.item_add.notify_one();
+            }
         }
         self.item_del.notify_all();
         if overgrown {

@@ -54,6 +54,41 @@ fn only_what_is_acknowledged_is_not_sent_again() {
 }
 
 #[test]
+fn what_is_missing_at_the_end_is_lost_when_the_rest_is_acknowledged() {
+    let temp = tempfile::tempdir().unwrap();
+    let (store, copied) = (temp.path().join("store"), temp.path().join("copy"));
+    let rig = explicit(&store);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..20);
+    rig.sink.wait_buffers(20);
+    rig.stop();
+    drop(rig);
+    let unlogged = [("ack-mode", "explicit"), ("durability", "none"), ("sync-interval", "20000000")];
+    let writer = Rig::new(&store, &unlogged);
+    writer.start_stream("s", &h264_caps());
+    push_frames(&writer, 20..30);
+    // What was pushed is known by its number soon, and on the disk when the writer ends.
+    let mut found = None;
+    until("the numbers are noted", || {
+        found = None;
+        let _ = std::fs::remove_dir_all(&copied);
+        copy_store(&store, &copied);
+        let rig = explicit(&copied);
+        let noted = rig.stat("received") == 30;
+        found = noted.then_some(rig);
+        noted
+    });
+    let rig = found.unwrap();
+    rig.sink.wait_buffers(20);
+    assert_eq!((numbers(&rig), rig.stat("lost")), ((0..20).collect(), 0));
+    let last = *rig.sink.positions().last().unwrap();
+    until("all is sent", || acknowledge(&rig, last));
+    until("nothing is waited for", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("lost")), (20, 10));
+}
+
+#[test]
 fn an_event_from_downstream_acknowledges() {
     let temp = tempfile::tempdir().unwrap();
     let rig = explicit(temp.path());

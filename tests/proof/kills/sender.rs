@@ -192,7 +192,16 @@ impl Lane {
             let state = self.receiver.ended.wait_timeout_while(state, PATIENCE, |state| !state.eos).unwrap().0;
             assert!(state.eos, "stream {} does not end", self.stream);
         }
-        until("nothing is pending", || self.rig.stat("pending") == 0 && self.rig.stat("queued") == 0);
+        let start = std::time::Instant::now();
+        while self.rig.stat("pending") + self.rig.stat("queued") > 0 {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "stream {} is not drained: {}",
+                self.stream,
+                self.rig.element.property::<gst::Structure>("stats")
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
         self.look();
         let kept = std::mem::take(&mut self.receiver.state.lock().unwrap().kept);
         let units: Vec<_> = kept.iter().flatten().map(|unit| unit.pts()).collect();
