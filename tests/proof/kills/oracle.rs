@@ -196,7 +196,9 @@ impl Oracle<'_> {
                             return Err(format!("it begins at {number}, but {:?} is the last one noted", self.reach));
                         }
                         (Some(previous), None)
-                            if !self.may_follow(Some(previous), number) && !self.left_out(origin, previous, number) =>
+                            if !self.may_follow(Some(previous), number)
+                                && !self.left_out(origin, previous, number)
+                                && !(discont && self.was_spared(previous, number)) =>
                         {
                             return Err(format!("{number} follows {previous}"));
                         }
@@ -244,6 +246,16 @@ impl Oracle<'_> {
             && previous < number
             && (previous + 1..number).all(|number| self.reel.unit(number).leading)
             && (origin + 1..number).all(|number| self.reel.unit(number).start == Start::No)
+    }
+
+    /// What was delivered from memory and never stored is not there to be repeated: the repeat goes on at a keyframe.
+    fn was_spared(&self, previous: u64, number: u64) -> bool {
+        run_of(previous) == run_of(number)
+            && self.runs[run_of(number) as usize].plan.spills()
+            && previous < number
+            && Some(number - 1) <= self.reach
+            && (previous + 1..number).all(|number| self.seen.contains_key(&number))
+            && self.reel.unit(number).start != Start::No
     }
 
     /// A position is that of one unit for ever, and grows.
