@@ -156,10 +156,17 @@ impl Oracle<'_> {
         if let Some(previous) = previous.filter(|previous| run_of(*previous) == run) {
             return previous + 1 == number;
         }
-        let settled = |run: u64| self.fed[run as usize].settled;
         let first = previous.map_or(0, |previous| run_of(previous) + 1);
-        let rest = previous.is_none_or(|previous| place_of(previous) + 1 >= settled(run_of(previous)));
-        place == 0 && run >= first && rest && (first..run).all(|run| settled(run) == 0)
+        let rest = previous.is_none_or(|previous| self.may_lack(previous + 1));
+        place == 0 && run >= first && rest && (first..run).all(|run| self.may_lack(run * RUN))
+    }
+
+    /// Whether all of its run from here on may not be there: it may be lost, or was delivered from memory and never stored.
+    fn may_lack(&self, from: u64) -> bool {
+        let run = run_of(from);
+        let spills = self.runs[run as usize].plan.spills();
+        let end = run * RUN + self.fed[run as usize].settled;
+        (from..end).all(|number| spills && Some(number) <= self.reach && self.seen.contains_key(&number))
     }
 
     /// The last place to begin at that a note of `acknowledged` allows.
