@@ -59,7 +59,12 @@ impl DiskBuffer {
         }
         let mut accepted = false;
         let mut ended = false;
-        d.missing |= !d.follows(item.sequence);
+        if !d.follows(item.sequence) {
+            d.missing = true;
+            if item.stored {
+                self.catch_up(d, session, item.sequence);
+            }
+        }
         d.expected = Some(item.sequence + 1);
         match std::mem::replace(&mut item.content, Content::Nothing) {
             Content::Nothing => {}
