@@ -62,7 +62,9 @@ impl DiskBuffer {
         if !d.follows(item.sequence) {
             d.missing = true;
             if item.stored {
-                self.catch_up(d, session, item.sequence);
+                // What was in force stands there itself, or right behind the gap.
+                let snapshot = matches!(item.content, Content::Nothing);
+                self.catch_up(d, session, item.sequence + u64::from(snapshot));
             }
         }
         d.expected = Some(item.sequence + 1);

@@ -151,22 +151,33 @@ pub fn judge(reel: &Reel, runs: &[Run]) -> Result<Vec<Tally>, String> {
 
 impl Oracle<'_> {
     /// Whether all that stands between two units may be missing.
-    fn may_follow(&self, previous: Option<u64>, number: u64) -> bool {
-        let (run, place) = (run_of(number), place_of(number));
+    fn may_follow(&self, previous: Option<u64>, number: u64, discont: bool) -> bool {
+        let run = run_of(number);
         if let Some(previous) = previous.filter(|previous| run_of(*previous) == run) {
-            return previous + 1 == number;
+            return previous < number && self.were_spared(previous + 1, number, discont);
         }
         let first = previous.map_or(0, |previous| run_of(previous) + 1);
         let rest = previous.is_none_or(|previous| self.may_lack(previous + 1));
-        place == 0 && run >= first && rest && (first..run).all(|run| self.may_lack(run * RUN))
+        let between = (first..run).all(|run| self.may_lack(run * RUN));
+        run >= first && rest && between && self.were_spared(run * RUN, number, discont)
+    }
+
+    /// What was delivered from memory and never stored is not there to be repeated: the repeat goes on at a keyframe.
+    fn were_spared(&self, from: u64, number: u64, discont: bool) -> bool {
+        let resumes = discont && self.reel.unit(number).start != Start::No;
+        from == number || (resumes && (from..number).all(|number| self.was_spared(number)))
+    }
+
+    fn was_spared(&self, number: u64) -> bool {
+        let spills = self.runs[run_of(number) as usize].plan.spills();
+        spills && Some(number) <= self.reach && self.seen.contains_key(&number)
     }
 
     /// Whether all of its run from here on may not be there: it may be lost, or was delivered from memory and never stored.
     fn may_lack(&self, from: u64) -> bool {
         let run = run_of(from);
-        let spills = self.runs[run as usize].plan.spills();
         let end = run * RUN + self.fed[run as usize].settled;
-        (from..end).all(|number| spills && Some(number) <= self.reach && self.seen.contains_key(&number))
+        (from..end).all(|number| self.was_spared(number))
     }
 
     /// The last place to begin at that a note of `acknowledged` allows.
@@ -199,13 +210,12 @@ impl Oracle<'_> {
                         (_, Some(refused)) if number > refused => {
                             return Err(format!("{number} follows the refused {refused}"));
                         }
-                        (None, _) if Some(number) > self.reach && !self.may_follow(self.reach, number) => {
+                        (None, _) if Some(number) > self.reach && !self.may_follow(self.reach, number, discont) => {
                             return Err(format!("it begins at {number}, but {:?} is the last one noted", self.reach));
                         }
                         (Some(previous), None)
-                            if !self.may_follow(Some(previous), number)
-                                && !self.left_out(origin, previous, number)
-                                && !(discont && self.was_spared(previous, number)) =>
+                            if !self.may_follow(Some(previous), number, discont)
+                                && !self.left_out(origin, previous, number) =>
                         {
                             return Err(format!("{number} follows {previous}"));
                         }
@@ -253,16 +263,6 @@ impl Oracle<'_> {
             && previous < number
             && (previous + 1..number).all(|number| self.reel.unit(number).leading)
             && (origin + 1..number).all(|number| self.reel.unit(number).start == Start::No)
-    }
-
-    /// What was delivered from memory and never stored is not there to be repeated: the repeat goes on at a keyframe.
-    fn was_spared(&self, previous: u64, number: u64) -> bool {
-        run_of(previous) == run_of(number)
-            && self.runs[run_of(number) as usize].plan.spills()
-            && previous < number
-            && Some(number - 1) <= self.reach
-            && (previous + 1..number).all(|number| self.seen.contains_key(&number))
-            && self.reel.unit(number).start != Start::No
     }
 
     /// A position is that of one unit for ever, and grows.
@@ -345,7 +345,9 @@ impl Oracle<'_> {
     fn sums_go_on(&self, at: usize) -> Result<(), String> {
         let before = &self.fed[..at];
         let Some(base) = self.fed[at].base else { return Ok(()) };
-        let most: u64 = before.iter().map(|fed| fed.limit).sum();
+        // What an unlogged run had stored late may be noted twice.
+        let logged = self.runs[..at].iter().all(|run| run.logged);
+        let most = if logged { before.iter().map(|fed| fed.limit).sum() } else { u64::MAX };
         let least: u64 =
             if before.iter().all(|fed| fed.lossless) { before.iter().map(|fed| fed.accepted).sum() } else { 0 };
         (least..=most)

@@ -116,7 +116,7 @@ impl Receiver {
         let looked = self
             .unit(number, buffer, discont)
             .and_then(|()| self.in_force(state, number))
-            .and_then(|()| mark_before(&self.reel, state.marked.take(), number, resumed));
+            .and_then(|()| mark_before(&self.reel, state.marked.take(), number, resumed, discont));
         if state.kept_units < self.keep {
             state.kept_units += 1;
             let mut copy = gst::Buffer::from_slice(buffer.map_readable().unwrap().to_vec());
@@ -194,13 +194,8 @@ impl Receiver {
                 self.ended.notify_all();
             }
             gst::EventView::CustomDownstream(_) => {
-                let at = event.structure().and_then(|mark| mark.get("at").ok());
-                if let Some(before) =
-                    state.marked.replace(at.unwrap_or(0)).filter(|before| run_of(*before) == run_of(at.unwrap_or(0)))
-                {
-                    wrong = Some(format!("the events before {before} and {at:?} follow each other"));
-                }
-                self.journal.tell(Told::DeliveredMark(at.unwrap_or(0)));
+                state.marked = event.structure().and_then(|mark| mark.get("at").ok());
+                self.journal.tell(Told::DeliveredMark(state.marked.unwrap_or(u64::MAX)));
             }
             _ => {}
         }
@@ -219,11 +214,11 @@ impl Receiver {
 }
 
 /// Whether the event that was seen last belongs where it was.
-fn mark_before(reel: &Reel, marked: Option<u64>, number: u64, resumed: bool) -> Result<(), String> {
+fn mark_before(reel: &Reel, marked: Option<u64>, number: u64, resumed: bool, discont: bool) -> Result<(), String> {
     match marked {
         Some(mark) if mark == number => Ok(()),
-        // What it belonged to was left out.
-        Some(mark) if mark < number && reel.unit(mark).leading && !is_marked(number) => Ok(()),
+        // What it belonged to was left out, or is not there to be repeated.
+        Some(mark) if mark < number && (reel.unit(mark).leading || (resumed && discont)) => Ok(()),
         Some(mark) => Err(format!("{number} follows the event before {mark}")),
         None if is_marked(number) && !resumed => Err(format!("{number} lacks its event")),
         None => Ok(()),
