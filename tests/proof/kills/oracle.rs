@@ -221,8 +221,10 @@ impl Oracle<'_> {
                         }
                         _ => {}
                     }
-                    if begins {
+                    if begins || (discont && unit.start != Start::No) {
                         origin = number;
+                    }
+                    if begins {
                         if unit.start == Start::No {
                             return Err(format!("it begins at {number}, which is no keyframe"));
                         }

@@ -11,7 +11,7 @@ use gst::prelude::*;
 
 use super::journal::{Journal, Told};
 use super::plan::Behaviour;
-use super::reel::{InForce, RUN, Reel, is_marked, place_of, run_of};
+use super::reel::{InForce, RUN, Reel, is_marked, place_of};
 use crate::common::PATIENCE;
 use crate::pictures::nal_units;
 use crate::victims::tell;
