@@ -220,7 +220,7 @@ fn mark_before(reel: &Reel, marked: Option<u64>, number: u64, resumed: bool, dis
         // What it belonged to was left out, or is not there to be repeated.
         Some(mark) if mark < number && (reel.unit(mark).leading || (resumed && discont)) => Ok(()),
         Some(mark) => Err(format!("{number} follows the event before {mark}")),
-        None if is_marked(number) && !resumed => Err(format!("{number} lacks its event")),
+        None if is_marked(number) && !resumed && !discont => Err(format!("{number} lacks its event")),
         None => Ok(()),
     }
 }
