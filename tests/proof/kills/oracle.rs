@@ -168,6 +168,12 @@ impl Oracle<'_> {
         from == number || (resumes && (from..number).all(|number| self.was_spared(number)))
     }
 
+    /// What was being sent again was acknowledged meanwhile: it goes on behind that.
+    fn was_overtaken(&self, previous: u64, number: u64, discont: bool) -> bool {
+        let acknowledged = Some(number) <= self.reach || self.may_follow(self.reach, number, discont);
+        previous < number && acknowledged && self.reel.unit(number).start != Start::No
+    }
+
     fn was_spared(&self, number: u64) -> bool {
         let spills = self.runs[run_of(number) as usize].plan.spills();
         spills && Some(number) <= self.reach && self.seen.contains_key(&number)
@@ -215,7 +221,8 @@ impl Oracle<'_> {
                         }
                         (Some(previous), None)
                             if !self.may_follow(Some(previous), number, discont)
-                                && !self.left_out(origin, previous, number) =>
+                                && !self.left_out(origin, previous, number)
+                                && !(run.plan.explicit && self.was_overtaken(previous, number, discont)) =>
                         {
                             return Err(format!("{number} follows {previous}"));
                         }
