@@ -70,7 +70,7 @@ impl Fed {
         let accepted = told().filter(|told| matches!(told, Told::Accepted(_))).count() as u64;
         let stats = || told().filter_map(|told| if let Told::Stats(stats) = told { Some(stats) } else { None });
         let base = stats().next().map(|stats| stats.received);
-        let limit = accepted + reel.together(at * RUN + accepted);
+        let limit = accepted + reel.untold(at * RUN + accepted);
         let lossless = run.logged && !run.plan.spills();
         let settled = match base {
             _ if lossless => accepted,

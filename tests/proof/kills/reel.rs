@@ -155,6 +155,12 @@ impl Reel {
         if listed { LISTED.end - LISTED.start } else { 1 }
     }
 
+    /// How many may have gone in together, with this one as the first that was not told.
+    pub fn untold(&self, number: u64) -> u64 {
+        let place = place_of(number) % STRETCH;
+        if self.lists && LISTED.contains(&place) { LISTED.end - place } else { 1 }
+    }
+
     /// More records than stand between two units.
     pub const BETWEEN: u64 = 8;
 
