@@ -220,9 +220,12 @@ impl Oracle<'_> {
                             return Err(format!("it begins at {number}, but {:?} is the last one noted", self.reach));
                         }
                         (Some(previous), None)
-                            if !self.may_follow(Some(previous), number, discont)
-                                && !self.left_out(origin, previous, number)
-                                && !(run.plan.explicit && self.was_overtaken(previous, number, discont)) =>
+                            if ![
+                                self.may_follow(Some(previous), number, discont),
+                                self.left_out(origin, previous, number),
+                                run.plan.explicit && self.was_overtaken(previous, number, discont),
+                            ]
+                            .contains(&true) =>
                         {
                             return Err(format!("{number} follows {previous}"));
                         }
