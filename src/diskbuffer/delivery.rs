@@ -165,6 +165,8 @@ enum Step {
     Deliver(Fetched),
     /// Everything was delivered.
     Empty,
+    /// It is acknowledged too, and something is still owed.
+    Settle,
     /// There is something again.
     Running,
     /// Downstream has accepted for long enough.
@@ -215,6 +217,7 @@ impl DiskBuffer {
                 self.tell_drained(d);
                 self.emit(Signal::Underrun);
             }
+            Step::Settle => self.settle_accounts(d, &session),
             Step::Running => {
                 self.emit(Signal::Running);
                 self.emit(Signal::Pushing);
@@ -298,6 +301,9 @@ impl DiskBuffer {
                 if !d.idle {
                     d.idle = true;
                     return Step::Empty;
+                }
+                if d.probation.is_none() && state.is_owed() {
+                    return Step::Settle;
                 }
                 state = self.item_add.wait(state);
                 continue;

@@ -164,19 +164,12 @@ impl DiskBuffer {
     pub(super) fn settle_accounts(&self, d: &Delivery, session: &Session) {
         let lost = {
             let mut state = self.state();
-            let lost = state.pending();
-            if d.probation.is_some()
-                || d.position < state.end.sequence
-                || lost.buffers == 0
-                || state.tail.has_unstored()
-                || !state.sent.is_empty()
-            {
+            if d.probation.is_some() || d.position < state.end.sequence || !state.is_owed() {
                 return;
             }
-            let resume = state.cursor.resume;
             let end = state.end;
-            state.cursor.skip(end, Cause::Lost);
-            state.cursor.resume = resume;
+            let lost = state.cursor.lose_pending(end.totals);
+            state.cursor.position = state.cursor.position.max(end.sequence);
             session.stream.set_cursor(state.cursor);
             lost
         };
@@ -257,6 +250,9 @@ impl DiskBuffer {
                 overgrown |= acknowledge_one(&mut state, &item);
             }
             self.cursor_moved(&mut state, &session);
+            if state.is_owed() {
+                self.item_add.notify_one();
+            }
         }
         self.item_del.ring();
         if overgrown {
@@ -568,6 +564,9 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     if stored {
         state.cursor.pass(Mark { sequence: item.next - 1, totals: before }, before.plus(item.adds));
     } else {
+        // Nothing that is stored stands behind what is not: what is still pending could not be read.
+        let end = state.end.totals;
+        state.cursor.lose_pending(end);
         state.cursor.ledger.bypassed.add(item.adds);
         state.cursor.position = item.next;
     }

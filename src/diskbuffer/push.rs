@@ -59,7 +59,14 @@ impl DiskBuffer {
         }
         let mut accepted = false;
         let mut ended = false;
-        d.missing |= !d.follows(item.sequence);
+        if !d.follows(item.sequence) {
+            d.missing = true;
+            if item.stored {
+                // What was in force stands there itself, or right behind the gap.
+                let snapshot = matches!(item.content, Content::Nothing);
+                self.catch_up(d, session, item.sequence + u64::from(snapshot));
+            }
+        }
         d.expected = Some(item.sequence + 1);
         match std::mem::replace(&mut item.content, Content::Nothing) {
             Content::Nothing => {}

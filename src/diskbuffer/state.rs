@@ -231,6 +231,11 @@ impl State {
         self.cursor.pending(self.end.totals)
     }
 
+    /// Something is pending although nothing waits to be sent or acknowledged: if all was sent, it could not be read.
+    pub fn is_owed(&self) -> bool {
+        self.pending().buffers > 0 && self.sent.is_empty() && !self.tail.has_unstored()
+    }
+
     /// The undelivered part, stored or not.
     pub fn level(&self) -> Totals {
         self.pending().plus(self.tail.queued())

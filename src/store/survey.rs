@@ -99,7 +99,10 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
             .chain(known.map(|high| (high.cursor, high.holes.clone())))
             .max_by_key(|(cursor, _)| (cursor.position, cursor.totals.buffers, cursor.resume, cursor.log_start));
         let (mut end, state) = tail(db, &extents, id).map_err(failed)?;
-        let (cursor, mut holes) = cursor.unwrap_or_else(|| (from_the_beginning(&extents, id), Holes::default()));
+        let (mut cursor, mut holes) = cursor.unwrap_or_else(|| (from_the_beginning(&extents, id), Holes::default()));
+        if !clean {
+            cursor.stored_late(stored_before(db, &extents, id, cursor.position).map_err(failed)?);
+        }
         holes.forget(cursor.log_start);
         if cursor.position > end.sequence {
             end = Mark { sequence: cursor.position, totals: end.totals.at_least(cursor.totals) };
@@ -342,8 +345,8 @@ fn tail(db: &DB, extents: &BTreeMap<u32, Found>, stream: u32) -> Result<(Mark, S
 
 /// Where a stream ends in an extent, when it lies behind `end`.
 pub fn end_in(db: &DB, extent: u32, stream: u32, end: Mark) -> Result<Mark, rocksdb::Error> {
-    let end = last_in(db, extent, Lane::Data(stream), end)?;
-    last_in(db, extent, Lane::State(stream), end)
+    let end = last_in(db, extent, Lane::Data(stream), end, Sequence::MAX)?;
+    last_in(db, extent, Lane::State(stream), end, Sequence::MAX)
 }
 
 /// Gaps in the sums of what the newest extents hold.
@@ -387,9 +390,19 @@ fn gaps(db: &DB, path: &Path, extents: &BTreeMap<u32, Found>, streams: &[Standin
     incidents
 }
 
-/// The end that the records of a lane tell, if it lies behind `end`. A damaged record still takes its number; the one
+/// The sums of what is stored before `position`, as far as anything tells.
+fn stored_before(db: &DB, extents: &Heads, stream: u32, position: Sequence) -> Result<Totals, rocksdb::Error> {
+    let starts = extents.iter().rev().filter_map(|(extent, found)| Some((*extent, found.starts.get(&stream)?)));
+    let Some((extent, start)) = starts.into_iter().find(|(_, start)| start.first < position) else {
+        return Ok(Totals::default());
+    };
+    let first = Mark { sequence: start.first, totals: start.totals };
+    Ok(last_in(db, extent, Lane::Data(stream), first, position)?.totals)
+}
+
+/// The end that the records of a lane before `until` tell, if it lies behind `end`. A damaged record still takes its number; the one
 /// before it tells the sums.
-fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark) -> Result<Mark, rocksdb::Error> {
+fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark, until: Sequence) -> Result<Mark, rocksdb::Error> {
     let from = end.sequence;
     let consider = |end: &mut Mark, record: &Record| {
         if record.sequence >= end.sequence {
@@ -398,7 +411,7 @@ fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark) -> Result<Mark, rock
     };
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
-    options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
+    options.set_iterate_upper_bound(schema::key(extent, lane, until.max(from)).to_vec());
     let mut last = db.raw_iterator_opt(options);
     last.seek_to_last();
     let mut taken = 0;
@@ -416,7 +429,7 @@ fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark) -> Result<Mark, rock
         Err(error) if !is_damage(&error) => return Err(error),
         // Forward, then, around what is damaged.
         Err(_) => {
-            let mut walk = Walk::new(db, extent, lane, from, Sequence::MAX, false);
+            let mut walk = Walk::new(db, extent, lane, from, until, false);
             while let Some(sequence) = walk.sequence() {
                 if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value.to_vec()).ok()) {
                     consider(&mut end, &record);

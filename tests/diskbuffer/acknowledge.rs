@@ -53,6 +53,57 @@ fn only_what_is_acknowledged_is_not_sent_again() {
     assert_eq!(numbers(&rig), [0, 1, 2, 3, 4], "nothing is owed");
 }
 
+/// 20 frames that nobody has acknowledged; 10 more are known by their numbers and not there.
+fn store_without_its_end(temp: &std::path::Path) -> std::path::PathBuf {
+    let (store, copied) = (temp.join("store"), temp.join("copy"));
+    let rig = explicit(&store);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..20);
+    rig.sink.wait_buffers(20);
+    rig.stop();
+    drop(rig);
+    let unlogged = [("ack-mode", "explicit"), ("durability", "none"), ("sync-interval", "20000000")];
+    let writer = Rig::new(&store, &unlogged);
+    writer.start_stream("s", &h264_caps());
+    push_frames(&writer, 20..30);
+    // What was pushed is known by its number soon, and on the disk when the writer ends.
+    until("the numbers are noted", || {
+        let _ = std::fs::remove_dir_all(&copied);
+        copy_store(&store, &copied);
+        explicit(&copied).stat("received") == 30
+    });
+    copied
+}
+
+#[test]
+fn what_is_missing_at_the_end_is_lost_when_the_rest_is_acknowledged() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(&store_without_its_end(temp.path()));
+    rig.sink.wait_buffers(20);
+    assert_eq!((numbers(&rig), rig.stat("lost")), ((0..20).collect(), 0));
+    let last = *rig.sink.positions().last().unwrap();
+    until("all is sent", || acknowledge(&rig, last));
+    until("nothing is waited for", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("lost")), (20, 10));
+}
+
+#[test]
+fn what_is_missing_before_what_is_in_memory_alone_is_lost() {
+    let temp = tempfile::tempdir().unwrap();
+    let spills =
+        [("persist", "spill"), ("spill-after", "60000000000"), ("ack-mode", "explicit"), ("add-position-meta", "true")];
+    let rig = Rig::new(&store_without_its_end(temp.path()), &spills);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 40..45);
+    rig.sink.wait_buffers(25);
+    let last = *rig.sink.positions().last().unwrap();
+    until("all is sent", || acknowledge(&rig, last));
+    until("nothing is waited for", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("delivered"), rig.stat("bypassed"), rig.stat("lost")), (20, 5, 10));
+}
+
 #[test]
 fn an_event_from_downstream_acknowledges() {
     let temp = tempfile::tempdir().unwrap();

@@ -60,6 +60,19 @@ pub fn message(bus: &gst::Bus, name: &str) -> gst::Structure {
     }
 }
 
+/// As a process that is killed now leaves it.
+pub fn copy_store(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().flatten() {
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_store(&path, &target),
+            false if entry.file_name() == "ballast" => {}
+            false => _ = std::fs::copy(&path, &target).unwrap(),
+        }
+    }
+}
+
 /// A buffer as far as it must survive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {

@@ -29,19 +29,7 @@ fn build(path: &Path, to: &Path) {
         let now = list();
         std::mem::replace(&mut before, now.clone()) == now
     });
-    copy(path, to);
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().flatten() {
-        let (path, target) = (entry.path(), to.join(entry.file_name()));
-        match entry.file_type().unwrap().is_dir() {
-            true => copy(&path, &target),
-            false if entry.file_name() == "ballast" => {}
-            false => _ = fs::copy(&path, &target).unwrap(),
-        }
-    }
+    copy_store(path, to);
 }
 
 /// Files in which damage can matter.
@@ -99,7 +87,7 @@ fn flipped_bits_never_come_out_and_what_they_cost_shows() {
     let base = temp.path().join("base");
     build(&temp.path().join("live"), &base);
     let whole = temp.path().join("whole");
-    copy(&base, &whole);
+    copy_store(&base, &whole);
     assert_eq!(open_and_check("undamaged", &whole), 0);
     let files = files(&base);
     assert!(files.iter().filter(|file| file.extension().is_some_and(|e| e == "sst")).count() >= 1, "{files:?}");
@@ -109,7 +97,7 @@ fn flipped_bits_never_come_out_and_what_they_cost_shows() {
         for place in 0..12 {
             let random = mix(1000 * number as u64 + place + 1);
             let copied = temp.path().join("copy");
-            copy(&base, &copied);
+            copy_store(&base, &copied);
             let mut bytes = fs::read(file).unwrap();
             let at = (random % bytes.len() as u64) as usize;
             bytes[at] ^= 1 << (random >> 61);

@@ -4,17 +4,14 @@
 //! accepted and not delivered by any of the killed processes has to come out at the end, in order, unchanged.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
 use crate::common::*;
+use crate::victims::{Dice, Victim, seed, tell, variable};
 
 const TASK: &str = "STREAMBUFFER_TEST_KILLED";
 const LOCATION: &str = "STREAMBUFFER_TEST_LOCATION";
@@ -78,11 +75,6 @@ impl Check {
     }
 }
 
-fn tell(line: &str) {
-    let mut out = std::io::stdout().lock();
-    out.write_all(format!("{line}\n").as_bytes()).unwrap();
-}
-
 /// Not a test by itself: what is killed.
 #[test]
 fn child() {
@@ -143,58 +135,6 @@ fn child() {
     std::thread::sleep(PATIENCE);
 }
 
-/// Kills it when the test ends early.
-struct Victim {
-    child: Child,
-    told: Option<JoinHandle<Vec<String>>>,
-}
-
-impl Victim {
-    fn start(location: &Path, run: u64, behaviour: u64) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "kills::child", "--nocapture"])
-            .env(TASK, format!("{run} {behaviour}"))
-            .env(LOCATION, location)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let ready = lines.any(|line| line.ends_with("ready"));
-        // It must never wait for its lines to be read.
-        let told = std::thread::spawn(move || lines.collect());
-        let victim = Self { child, told: Some(told) };
-        assert!(ready, "run {run} did not begin");
-        victim
-    }
-
-    /// SIGKILL; what it had told until then.
-    fn kill(mut self) -> Vec<String> {
-        self.child.kill().unwrap();
-        assert_eq!(self.child.wait().unwrap().signal(), Some(9), "it ended by itself");
-        self.told.take().unwrap().join().unwrap()
-    }
-}
-
-impl Drop for Victim {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Small, and good enough to choose times with.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % end
-    }
-}
-
 /// Kills so many processes on one store and drains it.
 fn kill_and_drain(dice: &mut Dice, runs: u64, longest: u64) {
     let temp = tempfile::tempdir().unwrap();
@@ -202,9 +142,11 @@ fn kill_and_drain(dice: &mut Dice, runs: u64, longest: u64) {
     let mut story = Vec::new();
     for run in 0..runs {
         let behaviour = dice.below(200);
-        let victim = Victim::start(temp.path(), run, behaviour);
+        let task = format!("{run} {behaviour}");
+        let environment = [(TASK, task.as_ref()), (LOCATION, temp.path().as_os_str())];
+        let victim = Victim::start("kills::child", &environment);
         std::thread::sleep(Duration::from_millis(dice.below(longest)));
-        let told = victim.kill();
+        let told = victim.kill().unwrap();
         let all = |what: &str| -> Vec<u64> {
             told.iter().filter_map(|line| line.strip_prefix(what)?.trim().parse().ok()).collect()
         };
@@ -249,26 +191,21 @@ fn kill_and_drain(dice: &mut Dice, runs: u64, longest: u64) {
 
 #[test]
 fn a_store_survives_kills_with_every_kind_of_sink() {
-    kill_and_drain(&mut Dice(0x5EED), 6, 120);
+    kill_and_drain(&mut Dice::new(0x5EED), 6, 120);
 }
 
 /// For `scripts/soak`; `STREAMBUFFER_SOAK_MINUTES` sets for how long, `STREAMBUFFER_SOAK_SEED` repeats a round.
 mod soak {
     use super::*;
 
-    fn variable(name: &str) -> Option<u64> {
-        std::env::var(name).ok()?.parse().ok()
-    }
-
     #[test]
     #[ignore = "long"]
     fn kills_for_minutes() {
         let time = Duration::from_secs(60 * variable("STREAMBUFFER_SOAK_MINUTES").unwrap_or(1));
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
-        let (start, mut seed, mut kills) = (Instant::now(), variable("STREAMBUFFER_SOAK_SEED").unwrap_or(now), 0);
+        let (start, mut seed, mut kills) = (Instant::now(), seed(), 0);
         while start.elapsed() < time {
             println!("seed {seed}, after {kills} kills");
-            let mut dice = Dice(seed | 1);
+            let mut dice = Dice::new(seed);
             let runs = 1 + dice.below(12);
             kill_and_drain(&mut dice, runs, 400);
             kills += runs;

@@ -15,6 +15,8 @@ mod limits;
 mod model;
 mod outage;
 mod overflow;
+#[path = "../shared/pictures.rs"]
+mod pictures;
 mod places;
 mod queue;
 mod restart;
@@ -25,3 +27,6 @@ mod sinks;
 mod spill;
 mod states;
 mod trace;
+#[path = "../shared/victims.rs"]
+#[allow(dead_code)]
+mod victims;

@@ -8,9 +8,15 @@ mod common;
 #[path = "../diskbuffersink/faulty.rs"]
 #[allow(dead_code)]
 mod faulty;
+mod kills;
+#[path = "../shared/pictures.rs"]
+#[allow(dead_code)]
+mod pictures;
 mod power;
 #[path = "../shared/shim.rs"]
 mod shim;
 #[path = "../shared/streams.rs"]
 #[allow(dead_code)]
 mod streams;
+#[path = "../shared/victims.rs"]
+mod victims;
