@@ -251,7 +251,7 @@ impl DiskBuffer {
             }
             self.cursor_moved(&mut state, &session);
             if state.is_owed() {
-                self.item_add.notify_one();
+                self.item_add.ring();
             }
         }
         self.item_del.ring();
