@@ -139,7 +139,7 @@ fn child() {
     println!("all well");
 }
 
-fn build_shim(directory: &Path) -> PathBuf {
+pub fn build_shim(directory: &Path) -> PathBuf {
     let library = directory.join("shim.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/shim.c");
     let status =

@@ -13,6 +13,7 @@ mod following;
 mod giving_up;
 mod leases;
 mod many;
+mod model;
 mod playback;
 mod seeking;
 
