@@ -36,6 +36,8 @@ pub struct Found {
     pub clock: Option<ClockRecord>,
     /// Something of the head is damaged or missing.
     damaged: bool,
+    /// Something of it is there and cannot be read.
+    garbled: bool,
 }
 
 impl Found {
@@ -133,7 +135,11 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
         streams.push(Standing { id, name, end, state, cursor, holes });
     }
     for (extent, found) in extents.iter().filter(|(_, found)| found.damaged) {
-        // What an interrupted removal left has lost its head, and is missed by nobody.
+        // What an interrupted removal left has lost its head, and is missed by nobody. A head that was written in two parts
+        // may have lost the first one of them, and the records with it.
+        if !doubtful && !found.garbled && found.header.is_none() && found.starts.is_empty() {
+            continue;
+        }
         let later = |stream: u32| extents.range(extent + 1..).find_map(|(_, found)| found.starts.get(&stream));
         let passed = |(stream, _): (&u32, &StreamStart)| {
             let cursor =
@@ -203,7 +209,7 @@ fn scan(db: &DB, from: u32, high: &HighWater) -> Result<(Heads, Vec<String>), ro
                     }
                     None => None,
                 };
-                found.damaged |= known.is_none();
+                found.garbled |= known.is_none();
                 iter.next();
             } else {
                 match id.checked_add(1) {
@@ -221,7 +227,7 @@ fn scan(db: &DB, from: u32, high: &HighWater) -> Result<(Heads, Vec<String>), ro
             Err(_) => {}
         }
         // Whatever lies at `at` cannot be read from here.
-        extents.entry(at).or_default().damaged = true;
+        extents.entry(at).or_default().garbled = true;
         let files = db.live_files()?;
         let last = files.iter().filter_map(|file| Some(schema::parse(file.end_key.as_deref()?)?.0)).max();
         match at.checked_add(1) {
@@ -229,7 +235,7 @@ fn scan(db: &DB, from: u32, high: &HighWater) -> Result<(Heads, Vec<String>), ro
             _ => break,
         }
     }
-    extents.values_mut().for_each(|found| found.damaged |= found.header.is_none());
+    extents.values_mut().for_each(|found| found.damaged = found.garbled || found.header.is_none());
     Ok((extents, damage))
 }
 

@@ -232,6 +232,28 @@ fn random_programs_do_as_the_model_on_a_disk_that_fills_up() {
     explore_full(0, 6);
 }
 
+/// A cursor or clock that was written beside a batch larger than a memtable stands in a file of its own, which may be removed
+/// after that of its extent.
+#[test]
+fn a_removal_that_left_a_part_of_a_head_is_no_damage() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = StoreOptions { recovery: RecoveryMode::Fail, ..options() };
+    let open = || Store::open(temp.path(), &options).unwrap().stream("default").unwrap();
+    let stream = open();
+    (0..60).for_each(|i| _ = append(&stream, buffer(Sync::Closed), &noise(i, 60_000)));
+    consume(&stream, stream.end(), stream.end().sequence);
+    let log = stream.store().log();
+    until("all but the newest extent is gone", || log.extents().len() == 1);
+    let mut batch = rocksdb::WriteBatch::default();
+    log.put_clock(&mut batch, 1);
+    log.db().unwrap().write(batch).unwrap();
+    let end = append(&stream, buffer(Sync::Closed), b"last") + 1;
+    drop(stream);
+    let stream = open();
+    assert_eq!(stream.take_incidents().len(), 0);
+    assert_eq!((stream.end().sequence, read_all(&stream, 0).len()), (end, 1));
+}
+
 /// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of four threads.
 mod soak {
     fn programs() -> u32 {
