@@ -352,7 +352,8 @@ impl<'a> World<'a> {
             required = Some(reached);
         }
         self.let_go(true);
-        std::fs::remove_dir_all(&self.path).unwrap();
+        // Its consumers may still be writing: what is left goes with the rest.
+        let _ = std::fs::remove_dir_all(&self.path);
         std::fs::rename(&aside, &path).unwrap();
         self.path = path;
         self.open(false, required);
