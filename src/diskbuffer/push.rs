@@ -13,6 +13,7 @@ use super::outcome::Passed;
 use super::output::running_time;
 use super::tail::{Content, Item};
 use crate::media::buffer::Facts;
+use crate::media::nal::ParameterSets;
 use crate::store::domains::same_run;
 use crate::store::{Record, Sequence, Totals};
 
@@ -70,6 +71,14 @@ impl DiskBuffer {
                 self.enter_domain(d, domain);
             }
             Content::Sets(sets) => d.sets = sets,
+            Content::State(values) => {
+                let before = d.domain;
+                self.end_refusal(d);
+                d.sticky.clear();
+                d.sets = ParameterSets::default();
+                self.enter_state(d, values);
+                d.missing &= before.is_none_or(|before| d.domain.is_some_and(|domain| same_run(before, domain)));
+            }
             Content::Event(event) => {
                 if let gst::EventView::Caps(e) = event.view()
                     && d.refused_caps.as_ref().is_some_and(|refused| refused.caps.as_deref() != Some(e.caps()))
