@@ -254,6 +254,28 @@ fn a_removal_that_left_a_part_of_a_head_is_no_damage() {
     assert_eq!((stream.end().sequence, read_all(&stream, 0).len()), (end, 1));
 }
 
+/// Delivered from memory, so it counted as bypassed; then stored for a resume that might need it.
+#[test]
+fn what_was_stored_after_its_delivery_counts_once_after_a_kill() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    stream.give_out(3);
+    let mut cursor = stream.cursor();
+    (cursor.position, cursor.resume) = (3, 1);
+    cursor.ledger.bypassed = Count { buffers: 2, bytes: 10 };
+    stream.set_cursor(cursor);
+    assert!(stream.save_cursor());
+    let record = || NewRecord { body: buffer(Sync::Closed), payload: &[b"12345"], advance: 10 };
+    stream.append(1, &[record(), record(), record()]).unwrap();
+    crash(stream);
+    let stream = open(temp.path());
+    let cursor = stream.cursor();
+    assert_eq!((cursor.ledger.delivered, cursor.ledger.bypassed), (Count { buffers: 2, bytes: 10 }, Count::default()));
+    assert_eq!(cursor.pending(stream.end().totals), Totals { buffers: 1, bytes: 5, time: 10 });
+    let next = stream.read(3, 1, 1).unwrap().records.remove(0);
+    assert_eq!(next.before, cursor.totals, "nothing is lost before it");
+}
+
 /// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of four threads.
 mod soak {
     fn programs() -> u32 {
