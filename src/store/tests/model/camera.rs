@@ -389,6 +389,14 @@ impl Camera {
         self.retain(self.retention);
     }
 
+    /// Another one has taken the stream in the store that is open: what is saved is as before.
+    pub fn retake(&mut self, stream: Stream) {
+        let history = std::mem::take(&mut self.history);
+        self.history = vec![self.known.clone()];
+        self.adopt(stream, true, None);
+        self.history = history;
+    }
+
     /// Everything that can be said of the stream as it is now.
     pub fn check(&self, now: u64) {
         let stream = self.stream();

@@ -181,7 +181,7 @@ impl<'a> World<'a> {
                 if !camera.is_refused() {
                     camera.let_go();
                     let stream = store.stream(&camera.name).unwrap();
-                    camera.adopt(stream, true, None);
+                    camera.retake(stream);
                 }
                 touched = Some(stream);
             }
