@@ -84,7 +84,7 @@ enum Op {
     Rewind,
     /// From one part of 8 of what has arrived, so many.
     Purge(usize, u64),
-    /// Of buffers, bytes or time, for so many units; 0 for none.
+    /// Of buffers, bytes or time, for so many units; 0 for none of any kind.
     Limit(u8, u32),
     /// The element is stopped, and another one takes over the store.
     Restart(Setup),
