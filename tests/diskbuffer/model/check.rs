@@ -10,6 +10,7 @@ use super::world::{Run, World, caps_of};
 impl World<'_> {
     /// Lets everything arrive, and compares.
     pub fn finish(mut self) {
+        self.free();
         self.settle();
         self.caps += 1;
         assert!(self.rig.source.push_event(gst::event::Caps::new(&caps_of(self.caps))));

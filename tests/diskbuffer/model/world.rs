@@ -415,7 +415,7 @@ impl<'a> World<'a> {
     }
 
     /// There is space again, and the element has noticed.
-    fn free(&mut self) {
+    pub fn free(&mut self) {
         if !std::mem::take(&mut self.full) {
             return;
         }
