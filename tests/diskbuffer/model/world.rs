@@ -77,8 +77,8 @@ pub struct World<'a> {
     full: bool,
 }
 
-fn start(location: &Path, setup: Setup, caps: i32) -> Rig {
-    let rig = Rig::idle(Some(location), &[("max-memory-bytes", &setup.memory.to_string())], Sink::default());
+fn start(location: &Path, setup: Setup, caps: i32, sink: Sink) -> Rig {
+    let rig = Rig::idle(Some(location), &[("max-memory-bytes", &setup.memory.to_string())], sink);
     let (leaky, limit) = match setup.leaky {
         Leaky::No => ("no", 0),
         Leaky::Blocks(limit) => ("no", limit),
@@ -127,7 +127,7 @@ impl Leaky {
 impl<'a> World<'a> {
     pub fn new(root: &'a Path, aside: PathBuf, setup: Setup, control: Option<PathBuf>) -> Self {
         let location = root.join("store 0");
-        let rig = start(&location, setup, 0);
+        let rig = start(&location, setup, 0, Sink::default());
         let overruns = count_overruns(&rig);
         Self {
             root,
@@ -260,7 +260,7 @@ impl<'a> World<'a> {
             Op::Restart(setup) => {
                 self.free();
                 self.end_run();
-                self.begin_run(setup);
+                self.begin_run(setup, Sink::default());
             }
             Op::Crash(setup) => self.crash(setup),
             Op::Fill => self.fill(),
@@ -340,13 +340,13 @@ impl<'a> World<'a> {
         self.join();
     }
 
-    fn begin_run(&mut self, setup: Setup) {
+    fn begin_run(&mut self, setup: Setup, sink: Sink) {
         self.inexact |= setup.explicit;
         self.setup = setup;
         self.leaked |= !setup.leaky.blocks();
         self.unseen |= setup.spill;
         self.begin_stream();
-        self.rig = start(&self.location, setup, self.caps);
+        self.rig = start(&self.location, setup, self.caps, sink);
         self.overruns = count_overruns(&self.rig);
     }
 
@@ -377,7 +377,10 @@ impl<'a> World<'a> {
         self.unseen |= queued > 0 || blocked;
         self.forgotten += queued;
         self.full = false;
-        self.begin_run(setup);
+        // Nothing is delivered before it has told what was.
+        let sink = Sink::default();
+        sink.hold_after(0);
+        self.begin_run(setup, sink);
         // What had arrived and was not acknowledged for good may be dropped now.
         self.inexact |= queued > 0 || self.leaked;
         self.rig.check_accounts();
@@ -393,6 +396,7 @@ impl<'a> World<'a> {
         let told = !self.leaked && !self.unseen && !self.purged;
         assert!(!told || passed <= certain, "{passed} were delivered of {certain}");
         self.acknowledged = told.then_some(passed);
+        self.rig.sink.release();
         for (watcher, watching) in self.watchers.iter_mut().zip(watching) {
             if watching {
                 watcher.watch(&self.location);
