@@ -481,14 +481,7 @@ impl DiskBuffer {
         let fresh = (position >= end || position == began) && !flush && !d.gap && !exchanged;
         d.start = if fresh { Start::Continuing } else { Start::Discont };
         d.leading = Leading::default();
-        for (_, value) in sticky {
-            match event::decode(&value) {
-                Decoded::Domain(domain) => self.enter_domain(d, domain),
-                Decoded::ParameterSets(sets) => d.sets = sets,
-                Decoded::Event(event) => self.remember(d, event),
-                Decoded::Nothing => {}
-            }
-        }
+        self.enter_state(d, sticky.into_values());
         for content in unstored {
             match content {
                 Content::Domain(domain) => self.enter_domain(d, domain),
@@ -496,7 +489,19 @@ impl DiskBuffer {
                 // An end of stream is sent at its place only.
                 Content::Event(event) if event.type_() != gst::EventType::Eos => self.remember(d, event),
                 Content::Event(_) => {}
-                Content::Buffer { .. } | Content::Nothing => {}
+                Content::Buffer { .. } | Content::State(_) | Content::Nothing => {}
+            }
+        }
+    }
+
+    /// Puts all of this in force.
+    pub(super) fn enter_state(&self, d: &mut Delivery, values: impl IntoIterator<Item = Vec<u8>>) {
+        for value in values {
+            match event::decode(&value) {
+                Decoded::Domain(domain) => self.enter_domain(d, domain),
+                Decoded::ParameterSets(sets) => d.sets = sets,
+                Decoded::Event(event) => self.remember(d, event),
+                Decoded::Nothing => {}
             }
         }
     }

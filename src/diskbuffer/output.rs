@@ -17,10 +17,9 @@ use super::outcome::Passed;
 use super::push::Pending;
 use super::settings::TimestampMode;
 use crate::media::buffer::Facts;
-use crate::media::event::{self, Decoded};
+use crate::media::event;
 use crate::media::nal::ParameterSets;
 use crate::media::{position, reference};
-use crate::store::Sequence;
 use crate::store::domains::same_run;
 
 impl DiskBuffer {
@@ -81,31 +80,6 @@ impl DiskBuffer {
             _ => {}
         }
         d.sticky.insert(slot, Sticky { event, sent: false });
-    }
-
-    /// Records are missing before `at`. What changed the state there may have gone out from memory without ever being stored, and
-    /// is only known as what is in force.
-    pub(super) fn catch_up(&self, d: &mut Delivery, session: &Session, at: Sequence) {
-        let state = match session.stream.state_at(at) {
-            Ok(state) => state,
-            Err(err) => {
-                gst::warning!(CAT, imp = self, "What is in force at position {at} cannot be read: {err}");
-                return;
-            }
-        };
-        for (slot, value) in state {
-            match event::decode(&value) {
-                Decoded::Domain(domain) => self.enter_domain(d, domain),
-                Decoded::ParameterSets(sets) => d.sets = sets,
-                Decoded::Event(event) => {
-                    let known = d.sticky.get(&slot).is_some_and(|known| event::encode(&known.event).bytes == value);
-                    if !known {
-                        self.remember(d, event);
-                    }
-                }
-                Decoded::Nothing => {}
-            }
-        }
     }
 
     /// Sends the sticky events that are new, in their order. `first` is the running time of what follows.

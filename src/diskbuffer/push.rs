@@ -3,18 +3,22 @@
 //! A list goes out as the list that came in. An end of stream goes out when nothing has followed it; an earlier one only
 //! ends its epoch.
 
+use std::collections::BTreeMap;
+
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 
-use super::delivery::{Delivery, Fetched, Start, fetch};
+use super::delivery::{Delivery, Fetched, Start, Sticky, fetch};
 use super::imp::{CAT, DiskBuffer, Session};
 use super::managed::Child;
 use super::outcome::Passed;
 use super::output::running_time;
 use super::tail::{Content, Item};
 use crate::media::buffer::Facts;
+use crate::media::event;
+use crate::media::nal::ParameterSets;
 use crate::store::domains::same_run;
-use crate::store::{Record, Sequence, Totals};
+use crate::store::{Record, Sequence, Slot, Totals};
 
 /// Caps that downstream has refused, and what was left out because of them.
 pub(super) struct Refused {
@@ -59,14 +63,7 @@ impl DiskBuffer {
         }
         let mut accepted = false;
         let mut ended = false;
-        if !d.follows(item.sequence) {
-            d.missing = true;
-            if item.stored {
-                // What was in force stands there itself, or right behind the gap.
-                let snapshot = matches!(item.content, Content::Nothing);
-                self.catch_up(d, session, item.sequence + u64::from(snapshot));
-            }
-        }
+        d.missing |= !d.follows(item.sequence);
         d.expected = Some(item.sequence + 1);
         match std::mem::replace(&mut item.content, Content::Nothing) {
             Content::Nothing => {}
@@ -77,6 +74,17 @@ impl DiskBuffer {
                 self.enter_domain(d, domain);
             }
             Content::Sets(sets) => d.sets = sets,
+            Content::State(values) => {
+                let before = d.domain;
+                self.end_refusal(d);
+                let known = std::mem::take(&mut d.sticky);
+                d.sets = ParameterSets::default();
+                self.enter_state(d, values);
+                if d.domain == before {
+                    keep_sent(d, known);
+                }
+                d.missing &= before.is_none_or(|before| d.domain.is_some_and(|domain| same_run(before, domain)));
+            }
             Content::Event(event) => {
                 if let gst::EventView::Caps(e) = event.view()
                     && d.refused_caps.as_ref().is_some_and(|refused| refused.caps.as_deref() != Some(e.caps()))
@@ -264,6 +272,17 @@ impl DiskBuffer {
     fn end_refusal(&self, d: &mut Delivery) {
         if let Some(refused) = d.refused_caps.take().filter(|refused| refused.left_out.buffers > 0) {
             self.tell_dropped("on-unnegotiable=skip", refused.first, refused.last, refused.left_out);
+        }
+    }
+}
+
+/// What is in force as before needs not be sent again.
+fn keep_sent(d: &mut Delivery, known: BTreeMap<Slot, Sticky>) {
+    for (slot, old) in known {
+        if let Some(new) = d.sticky.get_mut(&slot)
+            && event::encode(&old.event).bytes == event::encode(&new.event).bytes
+        {
+            *new = old;
         }
     }
 }

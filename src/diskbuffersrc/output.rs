@@ -55,7 +55,11 @@ impl DiskBufferSrc {
                 let Content::Buffer { buffer, facts } = content else { return None };
                 return Some(Pending { sequence, before, after, facts, captured, buffer });
             }
-            Body::Event | Body::Snapshot(_) => {}
+            Body::Snapshot(state) => {
+                self.change_to_state(d, state.iter().cloned().collect());
+                return None;
+            }
+            Body::Event => {}
         }
         if let Content::Event(event) = Content::of(record.body, record.payload, arrival, &mut |_| {}) {
             self.take_event(d, session, event, arrival);
@@ -88,7 +92,20 @@ impl DiskBufferSrc {
                 gst::EventView::Segment(e) => d.recorded = Some(e.segment().clone()),
                 _ => {}
             },
-            Content::Buffer { .. } | Content::Nothing => {}
+            Content::Buffer { .. } | Content::State(_) | Content::Nothing => {}
+        }
+    }
+
+    /// Some of what is in force was changed by what was never stored.
+    fn change_to_state(&self, d: &mut Delivery, state: StateMap) {
+        let ended: Vec<_> = d.in_force.keys().filter(|slot| !state.contains_key(slot)).cloned().collect();
+        for slot in ended {
+            self.change_state_in_force(d, &slot, &Clears::Nothing, &[]);
+        }
+        for (slot, value) in &state {
+            if d.in_force.get(slot) != Some(value) {
+                self.change_state_in_force(d, slot, &Clears::Nothing, value);
+            }
         }
     }
 
@@ -125,7 +142,7 @@ impl DiskBufferSrc {
                 _ if d.has_segment => self.send_in_force(d, None),
                 _ => {}
             },
-            Content::Buffer { .. } | Content::Nothing => {}
+            Content::Buffer { .. } | Content::State(_) | Content::Nothing => {}
         }
     }
 

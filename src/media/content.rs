@@ -16,6 +16,8 @@ pub enum Content {
     Domain(u64),
     /// The parameter sets in force.
     Sets(ParameterSets),
+    /// All that is in force from here on, in its order: some of it changed by what was never stored.
+    State(Vec<Vec<u8>>),
     /// Has its place in the order and nothing to say.
     Nothing,
 }
@@ -36,7 +38,7 @@ impl Content {
                 Content::Buffer { buffer: buffer::restore(&header, payload, lost), facts }
             }
             Body::Event | Body::State { .. } => Content::of_event(payload.as_ref()),
-            Body::Snapshot(_) => Content::Nothing,
+            Body::Snapshot(state) => Content::State(state.into_iter().map(|(_, value)| value).collect()),
         }
     }
 

@@ -65,15 +65,6 @@ impl CursorRecord {
         self.position = self.position.max(sequence + 1);
     }
 
-    /// What is stored before the position adds up to this: what it was not known of had been delivered from memory, and was
-    /// stored when the cursor had been saved for the last time.
-    pub fn stored_late(&mut self, before: Totals) {
-        let late = before.since(self.totals);
-        self.ledger.delivered.add(late);
-        self.ledger.bypassed.subtract(late);
-        self.totals = self.totals.plus(late);
-    }
-
     /// What is pending of a stream that ends with these sums is not there any more.
     pub fn lose_pending(&mut self, end: Totals) -> Totals {
         let lost = self.pending(end);

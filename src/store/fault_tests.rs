@@ -10,7 +10,7 @@ use super::tests::{buffer, noise, read_all, until};
 use super::*;
 
 #[path = "../../tests/shared/shim.rs"]
-mod shim;
+pub mod shim;
 
 const CHILD: &str = "STREAMBUFFER_STORE_CHILD";
 const LOCATION: &str = "STREAMBUFFER_STORE_LOCATION";

@@ -274,6 +274,8 @@ impl Log {
             extents.cover(stream.id, &holes);
             drop(extents);
             log.log_starts.set(stream.id, log_start, holes);
+            // Of a stream that cannot be read now the sums tell of a loss.
+            let _ = log.settle_account(&stream);
         }
         log.check_room();
         log.work.announce();

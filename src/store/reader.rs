@@ -13,7 +13,7 @@ use super::handle::Guard;
 use super::holes::{Hole, Holes};
 use super::log::Log;
 use super::record::{self, Body, Record, Sequence, StateMap, Sync, Totals};
-use super::schema::{self, IndexEntry, Lane};
+use super::schema::{self, CursorRecord, IndexEntry, Lane};
 use super::stream::{Chunk, Mark, Stream, StreamLog};
 use super::survey::state_before;
 use super::walk::Walk;
@@ -125,6 +125,28 @@ impl Bounds for StreamLog {
 impl Log {
     pub fn view<'a>(&'a self, stream: &'a StreamLog) -> View<'a> {
         View { source: self, stream }
+    }
+
+    /// Counts what was stored after its delivery from memory, when the cursor that said so was not saved any more: what lies
+    /// before the cursor was delivered.
+    pub fn settle_account(&self, stream: &StreamLog) -> Result<(), StoreError> {
+        let CursorRecord { position, resume, totals, .. } = stream.cursor();
+        let view = self.view(stream);
+        let mut to = position;
+        while to > resume
+            && let Some(piece) = view.piece_before(to).filter(|piece| !piece.thinned)
+        {
+            let (db, from) = (self.db()?, piece.from.max(resume));
+            let last = Walk::last(&db, piece.extent, piece.data(stream.id), from, piece.to.min(to));
+            drop(db);
+            if let Some(last) = last.map_err(|err| self.failed(err))? {
+                let record = view.read(last, 1, 1)?.records.into_iter().find(|record| record.sequence == last);
+                stream.count_delivered(record.map_or(totals, |record| record.after()));
+                return Ok(());
+            }
+            to = piece.from;
+        }
+        Ok(())
     }
 
     /// The sums of all before `sequence`.

@@ -242,6 +242,19 @@ impl StreamLog {
         lock(&self.progress).cursor
     }
 
+    /// What lies before the cursor has these sums.
+    pub fn count_delivered(&self, sums: Totals) {
+        let mut progress = lock(&self.progress);
+        let more = sums.since(progress.cursor.totals);
+        if more.buffers > 0 {
+            let cursor = &mut progress.cursor;
+            cursor.totals = cursor.totals.plus(more);
+            cursor.ledger.delivered.add(more);
+            cursor.ledger.bypassed.subtract(more);
+            progress.dirty = true;
+        }
+    }
+
     /// What consumers need from now on.
     pub fn hold(&self, held: Option<Sequence>) {
         lock(&self.progress).held = held;

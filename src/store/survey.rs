@@ -36,6 +36,8 @@ pub struct Found {
     pub clock: Option<ClockRecord>,
     /// Something of the head is damaged or missing.
     damaged: bool,
+    /// Something of it is there and cannot be read.
+    garbled: bool,
 }
 
 impl Found {
@@ -99,10 +101,7 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
             .chain(known.map(|high| (high.cursor, high.holes.clone())))
             .max_by_key(|(cursor, _)| (cursor.position, cursor.totals.buffers, cursor.resume, cursor.log_start));
         let (mut end, state) = tail(db, &extents, id).map_err(failed)?;
-        let (mut cursor, mut holes) = cursor.unwrap_or_else(|| (from_the_beginning(&extents, id), Holes::default()));
-        if !clean {
-            cursor.stored_late(stored_before(db, &extents, id, cursor.position).map_err(failed)?);
-        }
+        let (cursor, mut holes) = cursor.unwrap_or_else(|| (from_the_beginning(&extents, id), Holes::default()));
         holes.forget(cursor.log_start);
         if cursor.position > end.sequence {
             end = Mark { sequence: cursor.position, totals: end.totals.at_least(cursor.totals) };
@@ -136,7 +135,11 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
         streams.push(Standing { id, name, end, state, cursor, holes });
     }
     for (extent, found) in extents.iter().filter(|(_, found)| found.damaged) {
-        // What an interrupted removal left has lost its head, and is missed by nobody.
+        // What an interrupted removal left has lost its head, and is missed by nobody. A head that was written in two parts
+        // may have lost the first one of them, and the records with it.
+        if !doubtful && !found.garbled && found.header.is_none() && found.starts.is_empty() {
+            continue;
+        }
         let later = |stream: u32| extents.range(extent + 1..).find_map(|(_, found)| found.starts.get(&stream));
         let passed = |(stream, _): (&u32, &StreamStart)| {
             let cursor =
@@ -206,7 +209,7 @@ fn scan(db: &DB, from: u32, high: &HighWater) -> Result<(Heads, Vec<String>), ro
                     }
                     None => None,
                 };
-                found.damaged |= known.is_none();
+                found.garbled |= known.is_none();
                 iter.next();
             } else {
                 match id.checked_add(1) {
@@ -224,7 +227,7 @@ fn scan(db: &DB, from: u32, high: &HighWater) -> Result<(Heads, Vec<String>), ro
             Err(_) => {}
         }
         // Whatever lies at `at` cannot be read from here.
-        extents.entry(at).or_default().damaged = true;
+        extents.entry(at).or_default().garbled = true;
         let files = db.live_files()?;
         let last = files.iter().filter_map(|file| Some(schema::parse(file.end_key.as_deref()?)?.0)).max();
         match at.checked_add(1) {
@@ -232,7 +235,7 @@ fn scan(db: &DB, from: u32, high: &HighWater) -> Result<(Heads, Vec<String>), ro
             _ => break,
         }
     }
-    extents.values_mut().for_each(|found| found.damaged |= found.header.is_none());
+    extents.values_mut().for_each(|found| found.damaged = found.garbled || found.header.is_none());
     Ok((extents, damage))
 }
 
@@ -345,8 +348,8 @@ fn tail(db: &DB, extents: &BTreeMap<u32, Found>, stream: u32) -> Result<(Mark, S
 
 /// Where a stream ends in an extent, when it lies behind `end`.
 pub fn end_in(db: &DB, extent: u32, stream: u32, end: Mark) -> Result<Mark, rocksdb::Error> {
-    let end = last_in(db, extent, Lane::Data(stream), end, Sequence::MAX)?;
-    last_in(db, extent, Lane::State(stream), end, Sequence::MAX)
+    let end = last_in(db, extent, Lane::Data(stream), end)?;
+    last_in(db, extent, Lane::State(stream), end)
 }
 
 /// Gaps in the sums of what the newest extents hold.
@@ -390,19 +393,9 @@ fn gaps(db: &DB, path: &Path, extents: &BTreeMap<u32, Found>, streams: &[Standin
     incidents
 }
 
-/// The sums of what is stored before `position`, as far as anything tells.
-fn stored_before(db: &DB, extents: &Heads, stream: u32, position: Sequence) -> Result<Totals, rocksdb::Error> {
-    let starts = extents.iter().rev().filter_map(|(extent, found)| Some((*extent, found.starts.get(&stream)?)));
-    let Some((extent, start)) = starts.into_iter().find(|(_, start)| start.first < position) else {
-        return Ok(Totals::default());
-    };
-    let first = Mark { sequence: start.first, totals: start.totals };
-    Ok(last_in(db, extent, Lane::Data(stream), first, position)?.totals)
-}
-
-/// The end that the records of a lane before `until` tell, if it lies behind `end`. A damaged record still takes its number; the one
+/// The end that the records of a lane tell, if it lies behind `end`. A damaged record still takes its number; the one
 /// before it tells the sums.
-fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark, until: Sequence) -> Result<Mark, rocksdb::Error> {
+fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark) -> Result<Mark, rocksdb::Error> {
     let from = end.sequence;
     let consider = |end: &mut Mark, record: &Record| {
         if record.sequence >= end.sequence {
@@ -411,7 +404,7 @@ fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark, until: Sequence) -> 
     };
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(schema::key(extent, lane, from).to_vec());
-    options.set_iterate_upper_bound(schema::key(extent, lane, until.max(from)).to_vec());
+    options.set_iterate_upper_bound(schema::key(extent, lane, Sequence::MAX).to_vec());
     let mut last = db.raw_iterator_opt(options);
     last.seek_to_last();
     let mut taken = 0;
@@ -429,7 +422,7 @@ fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark, until: Sequence) -> 
         Err(error) if !is_damage(&error) => return Err(error),
         // Forward, then, around what is damaged.
         Err(_) => {
-            let mut walk = Walk::new(db, extent, lane, from, until, false);
+            let mut walk = Walk::new(db, extent, lane, from, Sequence::MAX, false);
             while let Some(sequence) = walk.sequence() {
                 if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value.to_vec()).ok()) {
                     consider(&mut end, &record);

@@ -13,6 +13,7 @@ mod following;
 mod giving_up;
 mod leases;
 mod many;
+mod model;
 mod playback;
 mod seeking;
 
@@ -85,28 +86,6 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
         assert!(start.elapsed() < Duration::from_secs(20), "{what}");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-#[test]
-fn what_was_stored_after_it_was_delivered_is_not_lost() {
-    let temp = tempfile::tempdir().unwrap();
-    let stream = open(temp.path());
-    // Three are delivered from memory, and only then stored, for a resume.
-    let delivered = Totals { buffers: 3, bytes: 12, time: 0 };
-    stream.give_out(4);
-    let mut cursor = CursorRecord { position: 4, ..stream.cursor() };
-    cursor.ledger.bypassed.add(delivered);
-    stream.set_cursor(cursor);
-    assert!(stream.save_cursor());
-    let records = [Sync::Closed, Sync::None, Sync::None, Sync::Closed];
-    let records = records.map(|sync| NewRecord { body: buffer(sync), payload: &[b"four"], advance: 0 });
-    stream.append(1, &records).unwrap();
-    crash(stream);
-    let stream = open(temp.path());
-    let cursor = stream.cursor();
-    assert_eq!((cursor.position, cursor.resume, cursor.totals), (4, 1, delivered));
-    assert_eq!((cursor.ledger.delivered.buffers, cursor.ledger.bypassed.buffers), (3, 0));
-    assert_eq!(cursor.pending(stream.end().totals).buffers, 1);
 }
 
 #[test]

@@ -1,0 +1,300 @@
+//! Random programs against a plain model of a store: several streams, consumers, limits, openings after orderly and other ends.
+//!
+//! Whatever the program does, and after each of its steps: what was accepted and not given up is there, in order, bit for bit,
+//! once; its sums follow each other without a gap and add up; the state in force is known at every position; the cursor is one
+//! that was set since it was last saved; numbers are never used twice; what was delivered goes and stays as retention, limits
+//! and leases say; consumers are given no gap but what a limit took, and are told how much that was.
+//!
+//! An end that is not orderly is a store that is dropped without being closed, or a copy of its directory that is taken while
+//! it is open, and while its streams are being written. A full disk is one that refuses to write, in a process of its own.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
+
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+
+use super::*;
+
+mod camera;
+#[path = "../../../../tests/shared/image.rs"]
+mod image;
+mod viewer;
+mod world;
+
+use world::World;
+
+#[derive(Debug, Clone, Copy)]
+struct Setup {
+    durability: Durability,
+    streams: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// So many records of so many bytes, with a sync point every `gop`; as one, or each by itself.
+    Append {
+        stream: u8,
+        count: usize,
+        len: usize,
+        gop: usize,
+        batch: bool,
+    },
+    Event(u8),
+    State {
+        stream: u8,
+        rank: u32,
+        clears: u8,
+        empty: bool,
+    },
+    GiveOut {
+        stream: u8,
+        count: u64,
+    },
+    Deliver {
+        stream: u8,
+        count: usize,
+    },
+    /// Gives up what is pending, up to a part of it.
+    Drop(u8, f64),
+    Expire(u8),
+    Thin(u8, u64),
+    Purge(u8, f64, f64),
+    Retain(u8, Retention),
+    /// So many seconds pass.
+    Pass(u64),
+    /// The file system has so much above the floor.
+    Low(u64),
+    Save,
+    /// Limits are kept.
+    Settle,
+    /// Another one takes the stream.
+    Retake(u8),
+    Reopen,
+    Crash,
+    Copy,
+    /// While so many records go into each stream.
+    CopyBusy(usize),
+    Watch {
+        viewer: u8,
+        stream: u8,
+    },
+    Look {
+        viewer: u8,
+        count: usize,
+        renew: bool,
+    },
+    Leave(u8),
+    Forget(u8),
+    /// The disk is full, where that can be had.
+    Fill,
+    Free,
+}
+
+fn setup() -> impl Strategy<Value = Setup> {
+    let durability = prop_oneof![
+        6 => Just(Durability::Crash),
+        1 => Just(Durability::Interval),
+        1 => Just(Durability::Power),
+    ];
+    (durability, 1..4usize).prop_map(|(durability, streams)| Setup { durability, streams })
+}
+
+fn retention() -> impl Strategy<Value = Retention> {
+    let time = prop_oneof![Just(0u64), 1..20u64, Just(1_000_000)];
+    let bytes = prop_oneof![2 => Just(0u64), 1 => 1..3_000_000u64];
+    let total = prop_oneof![3 => Just(0u64), 1 => 1..5_000_000u64];
+    let age = prop_oneof![3 => Just(0u64), 1 => 1..30u64];
+    (time, bytes, total, age).prop_map(|(time, bytes, total_bytes, age)| {
+        let (time, max_age) = (Duration::from_secs(time), Duration::from_secs(age));
+        Retention { time, bytes, total_bytes, max_age }
+    })
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let stream = || 0..3u8;
+    // Memtables are 1 MiB.
+    let len = prop_oneof![2 => 0..100usize, 8 => 0..30_000usize, 4 => 0..200_000usize, 1 => 0..3_500_000usize];
+    prop_oneof![
+        12 => (stream(), 1..25usize, len, 1..12usize, any::<bool>()).prop_map(|(stream, count, len, gop, batch)| {
+            Step::Append { stream, count: if len > 200_000 { 1 } else { count }, len, gop, batch }
+        }),
+        2 => stream().prop_map(Step::Event),
+        4 => (stream(), 1..5u32, 0..6u8, any::<bool>())
+            .prop_map(|(stream, rank, clears, empty)| Step::State { stream, rank, clears, empty }),
+        1 => (stream(), 1..5u64).prop_map(|(stream, count)| Step::GiveOut { stream, count }),
+        7 => (stream(), 0..60usize).prop_map(|(stream, count)| Step::Deliver { stream, count }),
+        2 => (stream(), 0.0..0.7f64).prop_map(|(stream, part)| Step::Drop(stream, part)),
+        2 => stream().prop_map(Step::Expire),
+        2 => (stream(), 1..40u64).prop_map(|(stream, buffers)| Step::Thin(stream, buffers)),
+        2 => (stream(), 0.0..1.0f64, 0.0..0.4f64).prop_map(|(stream, from, part)| Step::Purge(stream, from, part)),
+        2 => (stream(), retention()).prop_map(|(stream, retention)| Step::Retain(stream, retention)),
+        2 => (1..20u64).prop_map(Step::Pass),
+        1 => (4_000_000..20_000_000u64).prop_map(Step::Low),
+        1 => Just(Step::Save),
+        1 => Just(Step::Settle),
+        1 => stream().prop_map(Step::Retake),
+        2 => Just(Step::Reopen),
+        2 => Just(Step::Crash),
+        2 => Just(Step::Copy),
+        1 => (5..40usize).prop_map(Step::CopyBusy),
+        3 => (0..3u8, stream()).prop_map(|(viewer, stream)| Step::Watch { viewer, stream }),
+        5 => (0..3u8, 1..80usize, any::<bool>())
+            .prop_map(|(viewer, count, renew)| Step::Look { viewer, count, renew }),
+        1 => (0..3u8).prop_map(Step::Leave),
+        1 => (0..3u8).prop_map(Step::Forget),
+        1 => Just(Step::Fill),
+        1 => Just(Step::Free),
+    ]
+}
+
+fn run(setup: Setup, steps: &[Step]) {
+    let temp = tempfile::tempdir().unwrap();
+    // Made full in a process with a shim only.
+    let control = std::env::var_os(CONTROL).map(PathBuf::from);
+    let root = match std::env::var_os(DISK) {
+        Some(disk) => Path::new(&disk).join(temp.path().file_name().unwrap()),
+        None => temp.path().join("disk"),
+    };
+    let mut world = World::new(&root, temp.path().join("aside"), setup, control);
+    steps.iter().for_each(|step| world.step(step));
+    world.finish();
+    let _ = std::fs::remove_dir_all(&root);
+}
+
+/// `programs` from each seed, side by side; a failure is made smaller and shown.
+fn explore(seeds: Range<u8>, programs: u32, length: usize) {
+    let run_seed = |seed: u8| {
+        let config = Config { cases: programs, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
+        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+        let strategy = (setup(), proptest::collection::vec(step(), 1..length));
+        let result = TestRunner::new_with_rng(config, rng).run(&strategy, |(setup, steps)| {
+            run(setup, &steps);
+            Ok(())
+        });
+        match result {
+            Ok(()) => {}
+            Err(TestError::Fail(reason, (setup, steps))) => {
+                panic!("seed {seed}: {reason}\nrun({setup:?}, &{steps:?});")
+            }
+            Err(error) => panic!("seed {seed}: {error}"),
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = seeds.map(|seed| scope.spawn(move || run_seed(seed))).collect();
+        for thread in threads {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    });
+}
+
+const CONTROL: &str = "SHIM_CONTROL";
+/// Below it the disk can be full.
+const DISK: &str = "SHIM_PATH";
+const PROGRAMS: &str = "STREAMBUFFER_MODEL_PROGRAMS";
+const SEED: &str = "STREAMBUFFER_MODEL_SEED";
+
+/// Not a test by itself.
+#[test]
+fn on_a_disk_that_fills_up() {
+    let number = |name| std::env::var(name).ok().and_then(|number| number.parse::<u32>().ok());
+    let (Some(programs), Some(seed)) = (number(PROGRAMS), number(SEED)) else { return };
+    // All of them share the disk.
+    explore(seed as u8..seed as u8 + 1, programs, 40);
+    println!("all well");
+}
+
+fn explore_full(seed: u8, programs: u32) {
+    let temp = tempfile::tempdir().unwrap();
+    let shim = super::super::fault_tests::shim::build(temp.path());
+    let disk = temp.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "store::tests::model::on_a_disk_that_fills_up", "--nocapture"])
+        .env("LD_PRELOAD", shim)
+        .env(CONTROL, temp.path().join("control"))
+        .env(DISK, &disk)
+        .env(PROGRAMS, programs.to_string())
+        .env(SEED, seed.to_string())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("all well"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn random_programs_do_as_the_model() {
+    explore(0..2, 10, 40);
+}
+
+#[test]
+fn random_programs_do_as_the_model_on_a_disk_that_fills_up() {
+    explore_full(0, 6);
+}
+
+/// A cursor or clock that was written beside a batch larger than a memtable stands in a file of its own, which may be removed
+/// after that of its extent.
+#[test]
+fn a_removal_that_left_a_part_of_a_head_is_no_damage() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = StoreOptions { recovery: RecoveryMode::Fail, ..options() };
+    let open = || Store::open(temp.path(), &options).unwrap().stream("default").unwrap();
+    let stream = open();
+    (0..60).for_each(|i| _ = append(&stream, buffer(Sync::Closed), &noise(i, 60_000)));
+    consume(&stream, stream.end(), stream.end().sequence);
+    let log = stream.store().log();
+    until("all but the newest extent is gone", || log.extents().len() == 1);
+    let mut batch = rocksdb::WriteBatch::default();
+    log.put_clock(&mut batch, 1);
+    log.db().unwrap().write(batch).unwrap();
+    let end = append(&stream, buffer(Sync::Closed), b"last") + 1;
+    drop(stream);
+    let stream = open();
+    assert_eq!(stream.take_incidents().len(), 0);
+    assert_eq!((stream.end().sequence, read_all(&stream, 0).len()), (end, 1));
+}
+
+/// Delivered from memory, so it counted as bypassed; then stored for a resume that might need it.
+#[test]
+fn what_was_stored_after_its_delivery_counts_once_after_a_kill() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    stream.give_out(3);
+    let mut cursor = stream.cursor();
+    (cursor.position, cursor.resume) = (3, 1);
+    cursor.ledger.bypassed = Count { buffers: 2, bytes: 10 };
+    stream.set_cursor(cursor);
+    assert!(stream.save_cursor());
+    let record = || NewRecord { body: buffer(Sync::Closed), payload: &[b"12345"], advance: 10 };
+    stream.append(1, &[record(), record(), record()]).unwrap();
+    crash(stream);
+    let stream = open(temp.path());
+    let cursor = stream.cursor();
+    assert_eq!((cursor.ledger.delivered, cursor.ledger.bypassed), (Count { buffers: 2, bytes: 10 }, Count::default()));
+    assert_eq!(cursor.pending(stream.end().totals), Totals { buffers: 1, bytes: 5, time: 10 });
+    let next = stream.read(3, 1, 1).unwrap().records.remove(0);
+    assert_eq!(next.before, cursor.totals, "nothing is lost before it");
+}
+
+/// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of four threads.
+mod soak {
+    fn programs() -> u32 {
+        std::env::var("STREAMBUFFER_SOAK_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(100)
+    }
+
+    #[test]
+    #[ignore = "long"]
+    fn many_random_programs_do_as_the_model() {
+        super::explore(100..104, programs(), 80);
+    }
+
+    #[test]
+    #[ignore = "long"]
+    fn many_random_programs_do_as_the_model_on_a_disk_that_fills_up() {
+        std::thread::scope(|scope| {
+            for seed in 100..104 {
+                scope.spawn(move || super::explore_full(seed, programs() / 4));
+            }
+        });
+    }
+}
