@@ -326,12 +326,10 @@ fn a_stream_with_nothing_in_an_extent_outlives_the_head_of_that() {
     north.append(at, &[NewRecord { body: buffer(Sync::Closed), payload: &[&payload], advance: 1 }]).unwrap();
     crash(north);
     let db = rocksdb::DB::open_default(temp.path().join("db")).unwrap();
-    let key = |item: Result<(Box<[u8]>, Box<[u8]>), rocksdb::Error>| item.unwrap().0;
-    let keys: Vec<_> = db.iterator(rocksdb::IteratorMode::Start).map(key).collect();
+    let keys: Vec<_> = db.iterator(rocksdb::IteratorMode::Start).map(|item| item.unwrap().0).collect();
     let newest = schema::parse(keys.last().unwrap()).unwrap().0;
-    let head =
-        |key: &&Box<[u8]>| matches!(schema::parse(key), Some((extent, schema::Lane::Meta, _)) if extent == newest);
-    keys.iter().filter(head).for_each(|key| db.delete(key).unwrap());
+    let head = |key: &[u8]| matches!(schema::parse(key), Some((extent, schema::Lane::Meta, _)) if extent == newest);
+    keys.iter().filter(|key| head(key)).for_each(|key| db.delete(key).unwrap());
     drop(db);
 
     let store = Store::open(temp.path(), &options()).unwrap();

@@ -161,7 +161,7 @@ fn buffers_whose_stream_start_is_lost_are_left_out_and_counted() {
     let rig = Rig::with_sink(&first, &[], sink);
     rig.start_stream("the needle", &h264_caps());
     (0..FRAMES).for_each(|i| rig.push(frame(i, GOP, SIZE)));
-    copy(&first, &second);
+    copy_store(&first, &second);
     // RocksDB leaves out a block of its log with it, and goes on in the next one.
     let is_log = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "log");
     let log = files(&second).into_iter().find(is_log).unwrap();
