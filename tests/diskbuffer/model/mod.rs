@@ -152,8 +152,16 @@ fn run(setup: Setup, ops: &[Op]) {
         Some(disk) => Path::new(&disk).join(temp.path().file_name().unwrap()),
         None => temp.path().join("disk"),
     };
-    let mut world = World::new(&root, temp.path().join("aside"), setup, control);
-    ops.iter().for_each(|op| world.step(*op));
+    // While the disk refuses, memory says how far a resume can go back: it holds a GOP here.
+    let roomy = |setup: Setup| if control.is_some() { Setup { memory: 1 << 20, ..setup } } else { setup };
+    let mut world = World::new(&root, temp.path().join("aside"), roomy(setup), control.clone());
+    ops.iter().for_each(|op| {
+        world.step(match *op {
+            Op::Restart(setup) => Op::Restart(roomy(setup)),
+            Op::Crash(setup) => Op::Crash(roomy(setup)),
+            op => op,
+        })
+    });
     world.finish();
     let _ = std::fs::remove_dir_all(&root);
 }
