@@ -287,6 +287,8 @@ impl View<'_> {
             }
             // Not one record further: a large one would be read for nothing, and again the next time.
             if chunk.records.len() >= max_records || *bytes >= max_bytes {
+                // Or the other lane would go on alone.
+                data.status().and_then(|()| state.status()).map_err(|err| self.source.failed(err))?;
                 chunk.skip(data.take_skipped());
                 return Ok(true);
             }
