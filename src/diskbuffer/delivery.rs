@@ -245,6 +245,10 @@ impl DiskBuffer {
                 state = self.item_add.wait(state);
                 continue;
             }
+            if state.awaits_storing() {
+                state = self.item_add.wait(state);
+                continue;
+            }
             state.skip();
             if state.trust == Trust::Confirmed {
                 if d.probation.as_ref().is_some_and(|probation| probation.since.is_some()) {

@@ -355,8 +355,8 @@ impl DiskBuffer {
             if let Some(joint) = &state.joint {
                 joint.end();
             }
-            let gone = state.tail.clear();
-            let gone = state.forget(&session.stream, gone);
+            let end = state.tail.end();
+            let gone = state.forget_until(&session.stream, end);
             session.stream.set_cursor(state.cursor);
             gone
         };

@@ -346,8 +346,9 @@ impl DiskBuffer {
     ) {
         let (first, at_once) = {
             let state = self.state();
-            // A record in memory alone never stands before one on the disk.
-            let at_once = settings.persist == Persist::Always && state.fault.is_none() && !state.tail.has_unstored();
+            // A record in memory alone never stands before one on the disk, and one thread at a time writes.
+            let behind = state.spooling || state.tail.has_unstored();
+            let at_once = settings.persist == Persist::Always && state.fault.is_none() && !behind;
             (state.end.sequence, at_once)
         };
         let mut appended = None;
@@ -383,7 +384,7 @@ impl DiskBuffer {
                 }
                 let (arrived, coded) =
                     if stored { (None, None) } else { (Some(now), coded.map(|coded| Arc::new(coded.clone()))) };
-                state.tail.push(Item { sequence, before, adds, stored, arrived, coded, content });
+                state.tail.push(Item { sequence, before, adds, stored, arrived, coded, left_out: false, content });
                 sequence += 1;
                 before = before.plus(adds);
             }

@@ -118,6 +118,7 @@ pub(crate) mod settings;
 mod spool;
 mod state;
 mod stats;
+mod storing;
 mod tail;
 mod tender;
 mod together;

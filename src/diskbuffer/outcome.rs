@@ -516,6 +516,7 @@ fn give_up(state: &mut State, item: &Passed, stored: bool, before: Totals) {
         state.cursor.skip(Mark { sequence: item.at, totals: before }, Cause::Lost);
         state.cursor.skip(Mark { sequence: item.next, totals: before.plus(item.adds) }, Cause::Dropped);
     } else {
+        state.tail.leave_out(item.at);
         state.cursor.ledger.rejected.add(item.adds);
         state.cursor.position = item.next;
         state.cursor.resume = item.next;
@@ -538,7 +539,7 @@ impl State {
 }
 
 /// True when the GOP has become too long to be kept.
-fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
+pub(super) fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
     let given_up = state.dropped_in_flight.filter(|range| (range.from..range.to).contains(&item.at));
     if let Some(range) = given_up {
         // It went out all the same.
@@ -548,6 +549,9 @@ fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
             let ledger = &mut state.cursor.ledger;
             ledger.bypassed.add(item.adds);
             ledger.rejected.subtract(item.adds);
+            if let Some(storing) = state.storing.as_mut().filter(|storing| storing.range.contains(&item.at)) {
+                storing.delivered.insert(item.at);
+            }
         }
         return false;
     }

@@ -293,5 +293,5 @@ pub(super) fn from_record(record: Record) -> Item {
         gst::debug!(CAT, "Nobody here knows the meta {name}: left out");
     });
     let adds = after.since(before);
-    Item { sequence, before, adds, stored: true, arrived: None, coded: None, content }
+    Item { sequence, before, adds, stored: true, arrived: None, coded: None, left_out: false, content }
 }

@@ -10,10 +10,11 @@ use gst::subclass::prelude::*;
 
 use super::imp::{CAT, DiskBuffer, Session};
 use super::state::{State, change_state};
+use super::storing::Storing;
 use super::tail::{Content, Item, memory_limit};
 use crate::media::buffer;
 use crate::media::event::Place;
-use crate::store::{Body, Mark, NewRecord, Sequence, StoreError, Totals};
+use crate::store::{Body, NewRecord, StoreError};
 
 /// What is stored at a time.
 const BATCH_BYTES: u64 = 1 << 20;
@@ -25,12 +26,6 @@ const ATTEMPTS: u32 = 3;
 /// How long a batch that is being stored is waited for.
 const PATIENCE: Duration = Duration::from_millis(400);
 
-/// A few of the oldest records that are nowhere else, whole lists only.
-struct Batch {
-    items: Vec<Item>,
-    first: Sequence,
-}
-
 impl DiskBuffer {
     /// Stores what memory alone holds. `Ok` when nothing is left, or when somebody else is at it.
     pub(super) fn spool(&self, session: &Session) -> Result<(), StoreError> {
@@ -39,9 +34,8 @@ impl DiskBuffer {
         }
         let mut result = Ok(());
         while result.is_ok() {
-            let batch = Self::next_batch(&self.state());
-            let Some(batch) = batch else { break };
-            result = self.store_batch(session, &batch);
+            let Some(items) = Self::next_batch(&mut self.state()) else { break };
+            result = self.store_batch(session, &items);
         }
         let settings = self.settings();
         let change = {
@@ -80,7 +74,8 @@ impl DiskBuffer {
         !state.spooling && !state.tail.has_unstored()
     }
 
-    fn next_batch(state: &State) -> Option<Batch> {
+    /// A few of the oldest records that are nowhere else, whole lists only.
+    fn next_batch(state: &mut State) -> Option<Vec<Item>> {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut inside_list = false;
@@ -92,13 +87,13 @@ impl DiskBuffer {
             inside_list = matches!(&item.content, Content::Buffer { facts, .. } if facts.list_remaining > 1);
             items.push(item.clone());
         }
-        let first = items.first()?.sequence;
-        Some(Batch { items, first })
+        state.storing = Some(Storing::new(items.first()?.sequence..items.last()?.sequence + 1));
+        Some(items)
     }
 
-    fn store_batch(&self, session: &Session, batch: &Batch) -> Result<(), StoreError> {
-        let mut maps = Vec::with_capacity(batch.items.len());
-        for item in &batch.items {
+    fn store_batch(&self, session: &Session, items: &[Item]) -> Result<(), StoreError> {
+        let mut maps = Vec::with_capacity(items.len());
+        for item in items {
             let map = match &item.content {
                 // It was mapped when it came.
                 Content::Buffer { buffer, .. } => buffer.map_readable().ok(),
@@ -106,8 +101,7 @@ impl DiskBuffer {
             };
             maps.push(map);
         }
-        let payloads: Vec<[&[u8]; 1]> = batch
-            .items
+        let payloads: Vec<[&[u8]; 1]> = items
             .iter()
             .zip(&maps)
             .map(|(item, map)| match (map, &item.coded) {
@@ -116,30 +110,22 @@ impl DiskBuffer {
                 (None, None) => [[].as_slice()],
             })
             .collect();
-        let records: Vec<_> = batch
-            .items
+        let records: Vec<_> = items
             .iter()
             .zip(&payloads)
             .map(|(item, payload)| NewRecord { body: body(item), payload, advance: item.adds.time })
             .collect();
-        let end = session.stream.append(batch.first, &records)?;
-        let mut state = self.state();
-        let before = state.end.totals;
-        state.end = Mark { sequence: state.end.sequence.max(end.sequence), totals: end.totals };
-        // Less only if somebody who could not wait has given some of it up.
-        let kept = state.tail.unstored().take_while(|item| item.sequence < end.sequence).count();
-        let gone = batch.items.iter().take(batch.items.len() - kept).fold(Totals::default(), |sum, i| sum.plus(i.adds));
-        let delivered = state.tail.mark_stored(kept, before.plus(gone));
-        let cursor = &mut state.cursor;
-        cursor.totals = cursor.totals.plus(gone).plus(delivered);
-        cursor.ledger.dropped.add(gone);
-        cursor.ledger.rejected.subtract(gone);
-        cursor.ledger.delivered.add(delivered);
-        cursor.ledger.bypassed.subtract(delivered);
-        session.stream.set_cursor(state.cursor);
-        drop(state);
+        let first = items.first().map_or(0, |item| item.sequence);
+        let appended = session.stream.append(first, &records);
+        {
+            let mut state = self.state();
+            state.stored(items, appended.as_ref().ok().copied());
+            session.stream.set_cursor(state.cursor);
+        }
+        // Delivery may wait for it.
+        self.item_add.ring();
         self.item_del.ring();
-        Ok(())
+        appended.map(|_| ())
     }
 
     /// The state while nobody is storing what memory alone holds: what waits may be given up. A disk that hangs is not

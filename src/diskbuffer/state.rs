@@ -11,7 +11,8 @@ use super::managed::{Hold, Trust};
 use super::resume::Resume;
 use super::sent::Sent;
 use super::settings::{Persist, Settings, Status};
-use super::tail::{Gone, Tail, memory_limit};
+use super::storing::Storing;
+use super::tail::{Tail, memory_limit};
 use super::watermark::Watermark;
 use crate::media::event::{Coded, Place};
 use crate::store::{Cause, Count, CursorRecord, Mark, Sequence, Stream, Totals};
@@ -108,6 +109,8 @@ pub struct State {
     pub passed: Totals,
     /// What only memory holds is being stored.
     pub spooling: bool,
+    /// The part of it that is being written now.
+    pub storing: Option<Storing>,
     /// The disk is not asked again before.
     pub spool_at: Option<Instant>,
     pub watermark: Watermark,
@@ -188,6 +191,7 @@ impl Default for State {
             acknowledged_until: 0,
             passed: Totals::default(),
             spooling: false,
+            storing: None,
             spool_at: None,
             watermark: Watermark::default(),
             clock_steps: 0,
@@ -281,11 +285,13 @@ impl State {
     pub fn drop_until(&mut self, stream: &Stream, to: Mark, cause: Cause) -> (Totals, Count) {
         let stored = self.tail.first_unstored().map_or(to.sequence, |first| first.min(to.sequence));
         if self.pushing.is_some() {
-            let from = self.dropped_in_flight.map_or(self.cursor.position, |range| range.from);
+            let before = self.dropped_in_flight;
+            let from = before.map_or(self.cursor.position, |range| range.from);
+            // What was in memory only when it was dropped stays that.
+            let stored = before.filter(|range| range.stored < range.to).map_or(stored, |range| range.stored);
             self.dropped_in_flight = Some(InFlight { from, stored, to: to.sequence, cause });
         }
-        let gone = self.tail.drop_until(to.sequence);
-        let rejected = self.forget(stream, gone);
+        let rejected = self.forget_until(stream, to.sequence);
         self.sent.drop_until(to.sequence);
         let dropped = self.cursor.skip(to, cause);
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
@@ -302,8 +308,12 @@ impl State {
         }
     }
 
-    /// Counts what memory alone had and gave up; changes of state stay in force.
-    pub fn forget(&mut self, stream: &Stream, gone: Gone) -> Count {
+    /// Forgets what memory holds before `to`, and counts what it alone had; changes of state stay in force.
+    pub fn forget_until(&mut self, stream: &Stream, to: Sequence) -> Count {
+        if let Some(storing) = &mut self.storing {
+            storing.delivered.extend(self.tail.delivered_unstored(storing.range.start..to.min(storing.range.end)));
+        }
+        let gone = self.tail.drop_until(to);
         let ledger = &mut self.cursor.ledger;
         ledger.rejected = ledger.rejected.plus(gone.buffers);
         change_state(stream, &gone.state);

@@ -5,6 +5,7 @@
 //! others stay until a resume has no use for them any more, or until they are stored.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -53,6 +54,8 @@ pub struct Item {
     pub arrived: Option<Instant>,
     /// What has to be stored later, unless it is a buffer.
     pub coded: Option<Arc<Coded>>,
+    /// Nobody is to have it: it counts as given up, not as delivered, when the cursor has passed it.
+    pub left_out: bool,
     pub content: Content,
 }
 
@@ -72,6 +75,13 @@ pub struct Gone {
     pub buffers: Count,
     /// Changes of state; they stay in force.
     pub state: Vec<Arc<Coded>>,
+}
+
+/// What those add that were stored after the cursor had passed them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Late {
+    pub delivered: Totals,
+    pub left_out: Totals,
 }
 
 #[derive(Debug, Default)]
@@ -129,6 +139,21 @@ impl Tail {
     /// Records that are nowhere else, from the oldest on.
     pub fn unstored(&self) -> impl Iterator<Item = &Item> {
         self.items.range(self.stored..)
+    }
+
+    /// Those of `range` that are nowhere else and were delivered.
+    pub fn delivered_unstored(&self, range: Range<Sequence>) -> impl Iterator<Item = Sequence> {
+        let until = range.end.min(self.acknowledged);
+        let within = move |item: &&Item| item.sequence < until && !item.left_out && range.contains(&item.sequence);
+        self.unstored().filter(within).map(|item| item.sequence)
+    }
+
+    /// The record at `sequence` is left out, if it is nowhere else.
+    pub fn leave_out(&mut self, sequence: Sequence) {
+        let index = self.index(sequence);
+        if let Some(item) = self.items.get_mut(index).filter(|item| item.sequence == sequence && index >= self.stored) {
+            item.left_out = true;
+        }
     }
 
     fn index(&self, sequence: Sequence) -> usize {
@@ -220,22 +245,23 @@ impl Tail {
     }
 
     /// The oldest `count` records that were nowhere else are on the disk now, the first with the sums `before`; what those
-    /// of them add that count as delivered.
-    pub fn mark_stored(&mut self, count: usize, before: Totals) -> Totals {
+    /// of them add that the cursor has passed.
+    pub fn mark_stored(&mut self, count: usize, before: Totals) -> Late {
         let mut at = before;
-        let mut delivered = Totals::default();
+        let mut late = Late::default();
         for item in self.items.range_mut(self.stored..).take(count) {
             (item.stored, item.before, item.coded, item.arrived) = (true, at, None, None);
             at = at.plus(item.adds);
             self.unstored_bytes -= item.size();
             if item.sequence < self.acknowledged {
-                delivered = delivered.plus(item.adds);
+                let sum = if item.left_out { &mut late.left_out } else { &mut late.delivered };
+                *sum = sum.plus(item.adds);
             } else {
                 self.queued = self.queued.since(item.adds);
             }
             self.stored += 1;
         }
-        delivered
+        late
     }
 
     /// Forgets stored records before `position`, and those between, which would be read from the disk too.
@@ -262,8 +288,9 @@ impl Tail {
         gone
     }
 
-    pub fn clear(&mut self) -> Gone {
-        self.drop_until(self.items.back().map_or(0, |last| last.sequence + 1))
+    /// After the last record.
+    pub fn end(&self) -> Sequence {
+        self.items.back().map_or(0, |last| last.sequence + 1)
     }
 
     /// What the first buffer at or after `position` says, if all records up to it are here.
@@ -297,6 +324,7 @@ mod tests {
             stored,
             arrived: None,
             coded: None,
+            left_out: false,
             content: Content::Buffer { buffer: gst::Buffer::with_size(size).unwrap(), facts: Facts::default() },
         }
     }
@@ -343,7 +371,7 @@ mod tests {
     fn what_is_stored_later_is_as_what_was_stored_at_once() {
         let mut tail = tail(0, 4);
         tail.acknowledge(2);
-        assert_eq!(tail.mark_stored(3, all(7)), all(1));
+        assert_eq!(tail.mark_stored(3, all(7)), Late { delivered: all(1), ..Late::default() });
         assert_eq!((tail.queued(), tail.unstored_bytes(), tail.first_unstored()), (all(1), 10, Some(4)));
         assert!(tail.is_stored(3) && !tail.is_stored(4));
         assert_eq!(tail.take(3).map(|i| (i.stored, i.before)), Some((true, all(9))));
@@ -355,7 +383,7 @@ mod tests {
         let mut tail = tail(2, 3);
         tail.acknowledge(4);
         assert_eq!(tail.drop_until(5).buffers, Count { buffers: 1, bytes: 10 });
-        assert_eq!(tail.clear().buffers, Count { buffers: 1, bytes: 10 });
+        assert_eq!(tail.drop_until(tail.end()).buffers, Count { buffers: 1, bytes: 10 });
         assert_eq!((tail.bytes(), tail.unstored_bytes(), tail.queued()), (0, 0, Totals::default()));
     }
 }

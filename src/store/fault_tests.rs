@@ -133,6 +133,7 @@ fn child() {
         "all refusals" => refusals(&location, &ALL),
         "full" => full(&location, &[Durability::Crash]),
         "all full" => full(&location, &ALL),
+        "reads" => reads(&location),
         "floor" => floor(&location, 2),
         "twenty" => floor(&location, 20),
         "flow" => return flow(&location),
@@ -201,6 +202,45 @@ fn refusals(location: &Path, durabilities: &[Durability]) {
             check(&stream, &stored);
         }
     }
+}
+
+#[test]
+fn what_is_read_of_a_disk_that_cannot_always_be_read_is_whole() {
+    on_a_refusing_disk("reads");
+}
+
+/// Data and states lie apart: neither may be read without the other.
+fn reads(path: &Path) {
+    let slot = Slot { rank: 1, name: String::new() };
+    let stream = open(path, Durability::Crash);
+    for i in 0..400 {
+        let body = Body::State { slot: slot.clone(), clears: Clears::Ranks(Vec::new()) };
+        let payload = noise(i, 3000);
+        let records = [
+            NewRecord { body, payload: &[&payload], advance: 0 },
+            NewRecord { body: buffer(Sync::Closed), payload: &[&payload], advance: 10 },
+        ];
+        stream.append(stream.end().sequence, &records).unwrap();
+    }
+    let expected = read_all(&stream, 0);
+    drop(stream);
+    let (mut whole, mut refused) = (0, 0);
+    for _ in 0..20 {
+        // What was read is remembered until then.
+        let stream = open(path, Durability::Crash);
+        shim::command("reads@40");
+        for expected in expected.chunks(16) {
+            match stream.read(expected[0].sequence, 16, usize::MAX) {
+                Ok(chunk) => {
+                    assert!(chunk.records == expected, "from {}", expected[0].sequence);
+                    whole += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        shim::command("");
+    }
+    assert!(whole > 0 && refused > 0, "{whole} {refused}");
 }
 
 /// A command line that runs the rest in a mount namespace of its own, with 96 MB of memory for a disk.

@@ -30,6 +30,9 @@ use super::stream::StreamLog;
 use super::survey::{Standing, Survey, survey};
 use crate::bell::Bell;
 
+/// How often a disk that cannot be read is asked for what was delivered.
+const SETTLE_ATTEMPTS: u32 = 3;
+
 /// How a store is opened. The elements that share it share these.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -274,8 +277,8 @@ impl Log {
             extents.cover(stream.id, &holes);
             drop(extents);
             log.log_starts.set(stream.id, log_start, holes);
-            // Of a stream that cannot be read now the sums tell of a loss.
-            let _ = log.settle_account(&stream);
+            // Of a stream that cannot be read at all the sums tell of a loss.
+            let _ = (0..SETTLE_ATTEMPTS).any(|_| log.settle_account(&stream).is_ok());
         }
         log.check_room();
         log.work.announce();

@@ -13,7 +13,7 @@ use super::handle::Guard;
 use super::holes::{Hole, Holes};
 use super::log::Log;
 use super::record::{self, Body, Record, Sequence, StateMap, Sync, Totals};
-use super::schema::{self, CursorRecord, IndexEntry, Lane};
+use super::schema::{self, IndexEntry, Lane};
 use super::stream::{Chunk, Mark, Stream, StreamLog};
 use super::survey::state_before;
 use super::walk::Walk;
@@ -127,24 +127,33 @@ impl Log {
         View { source: self, stream }
     }
 
-    /// Counts what was stored after its delivery from memory, when the cursor that said so was not saved any more: what lies
-    /// before the cursor was delivered.
+    /// Counts what was stored after its delivery from memory, when the cursor that said so was not saved any more, and what a
+    /// disk had kept all the same when it refused: what lies before the cursor was delivered.
     pub fn settle_account(&self, stream: &StreamLog) -> Result<(), StoreError> {
-        let CursorRecord { position, resume, totals, .. } = stream.cursor();
+        let position = stream.cursor().position;
         let view = self.view(stream);
         let mut to = position;
-        while to > resume
-            && let Some(piece) = view.piece_before(to).filter(|piece| !piece.thinned)
-        {
-            let (db, from) = (self.db()?, piece.from.max(resume));
-            let last = Walk::last(&db, piece.extent, piece.data(stream.id), from, piece.to.min(to));
+        // Also before the resume point, where some may be left: it moves on whatever becomes of them.
+        while let Some(piece) = view.piece_before(to).filter(|piece| !piece.thinned && piece.from < to) {
+            let db = self.db()?;
+            let last = Walk::last(&db, piece.extent, piece.data(stream.id), piece.from, piece.to.min(to));
             drop(db);
             if let Some(last) = last.map_err(|err| self.failed(err))? {
                 let record = view.read(last, 1, 1)?.records.into_iter().find(|record| record.sequence == last);
-                stream.count_delivered(record.map_or(totals, |record| record.after()));
-                return Ok(());
+                if let Some(record) = record {
+                    stream.count_delivered(record.after());
+                }
+                break;
             }
             to = piece.from;
+        }
+        // Nothing can be missing between the cursor and what begins or ends there.
+        let end = stream.written_mark();
+        let next = view.read(position, 1, 1)?.records.into_iter().next();
+        match next {
+            Some(next) if next.sequence == position => stream.count_delivered(next.before),
+            None if end.sequence <= position => stream.count_delivered(end.totals),
+            _ => {}
         }
         Ok(())
     }
@@ -278,6 +287,8 @@ impl View<'_> {
             }
             // Not one record further: a large one would be read for nothing, and again the next time.
             if chunk.records.len() >= max_records || *bytes >= max_bytes {
+                // Or the other lane would go on alone.
+                data.status().and_then(|()| state.status()).map_err(|err| self.source.failed(err))?;
                 chunk.skip(data.take_skipped());
                 return Ok(true);
             }

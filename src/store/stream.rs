@@ -20,7 +20,7 @@ use super::holes::{Hole, Holes};
 use super::log::{Log, lock};
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
 use super::salvage::Incident;
-use super::schema::{self, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
+use super::schema::{self, Count, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
 
 /// Index entries are at least this far apart, in time or in bytes.
 const INDEX_INTERVAL: u64 = 1_000_000_000;
@@ -249,8 +249,14 @@ impl StreamLog {
         if more.buffers > 0 {
             let cursor = &mut progress.cursor;
             cursor.totals = cursor.totals.plus(more);
-            cursor.ledger.delivered.add(more);
-            cursor.ledger.bypassed.subtract(more);
+            // What was not delivered from memory was given up there.
+            let Count { buffers, bytes } = cursor.ledger.bypassed;
+            let delivered = Totals { buffers: more.buffers.min(buffers), bytes: more.bytes.min(bytes), ..more };
+            let dropped = Totals { time: 0, ..more.since(delivered) };
+            cursor.ledger.delivered.add(delivered);
+            cursor.ledger.bypassed.subtract(delivered);
+            cursor.ledger.dropped.add(dropped);
+            cursor.ledger.rejected.subtract(dropped);
             progress.dirty = true;
         }
     }

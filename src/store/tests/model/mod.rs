@@ -276,6 +276,34 @@ fn what_was_stored_after_its_delivery_counts_once_after_a_kill() {
     assert_eq!(next.before, cursor.totals, "nothing is lost before it");
 }
 
+/// The disk refused, kept it all the same, and both resume points moved on: nothing of that is lost.
+#[test]
+fn what_a_disk_kept_although_it_refused_is_not_lost() {
+    for (bypassed, later) in [(2, false), (2, true), (1, false), (1, true)] {
+        let temp = tempfile::tempdir().unwrap();
+        let stream = open(temp.path());
+        let record = || NewRecord { body: buffer(Sync::Closed), payload: &[b"12345"], advance: 10 };
+        stream.append(1, &[record(), record()]).unwrap();
+        let mut cursor = stream.cursor();
+        (cursor.position, cursor.resume) = (3, 3);
+        cursor.ledger.bypassed = Count { buffers: bypassed, bytes: 5 * bypassed };
+        cursor.ledger.rejected = Count { buffers: 2 - bypassed, bytes: 5 * (2 - bypassed) };
+        stream.set_cursor(cursor);
+        if later {
+            stream.append(3, &[record()]).unwrap();
+        }
+        assert!(stream.save_cursor());
+        crash(stream);
+        let stream = open(temp.path());
+        let cursor = stream.cursor();
+        let count = |n| Count { buffers: n, bytes: 5 * n };
+        let later = u64::from(later);
+        assert_eq!(cursor.pending(stream.end().totals), Totals { buffers: later, bytes: 5 * later, time: 10 * later });
+        assert_eq!((cursor.ledger.delivered, cursor.ledger.dropped), (count(bypassed), count(2 - bypassed)));
+        assert_eq!((cursor.ledger.bypassed, cursor.ledger.rejected), (Count::default(), Count::default()));
+    }
+}
+
 /// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of four threads.
 mod soak {
     fn programs() -> u32 {
