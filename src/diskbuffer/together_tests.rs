@@ -60,7 +60,8 @@ impl Member {
     }
 
     pub(super) fn wait_counted(&self) {
-        until("everything is counted", || self.stat("pending") == 0);
+        // What memory alone holds is not pending.
+        until("everything is counted", || self.stat("pending") + self.stat("queued") == 0);
     }
 
     pub(super) fn exchange(&mut self) {
