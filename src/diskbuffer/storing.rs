@@ -164,6 +164,9 @@ mod tests {
             if state.skip_to.take().is_some() {
                 self.at = state.cursor.position;
             }
+            if self.at >= state.end.sequence {
+                return;
+            }
             let (at, before, stored) = if let Some(item) = state.tail.take(self.at) {
                 (item.sequence, item.before, item.stored)
             } else {
