@@ -371,7 +371,21 @@ impl Line {
 
     /// Moves everything to what leaves that waits for nothing.
     pub fn release(&mut self) {
-        while let Some(Pending::Event(_) | Pending::Unwindowed(_)) = self.pending.front() {
+        self.release_before(|_| false);
+    }
+
+    /// EOS stays: after it windows can no longer be ended downstream.
+    fn release_before_eos(&mut self) {
+        self.release_before(|event| event.type_() == gst::EventType::Eos);
+    }
+
+    fn release_before(&mut self, stays: impl Fn(&gst::Event) -> bool) {
+        loop {
+            match self.pending.front() {
+                Some(Pending::Event(event)) if !stays(event) => {}
+                Some(Pending::Unwindowed(_)) => {}
+                Some(Pending::Event(_) | Pending::Frame(..)) | None => return,
+            }
             match self.pending.pop_front() {
                 Some(Pending::Event(event)) => self.emit_event(event),
                 Some(Pending::Unwindowed(frame)) => {
@@ -429,7 +443,7 @@ impl Line {
 
     /// A window ends. Without `keep` it leaves nowhere, where it was collected: the gap that it leaves is told.
     pub fn end(&mut self, ending: Ending, keep: bool) {
-        self.release();
+        self.release_before_eos();
         let at = self.collecting.iter().position(|collected| collected.opening.id == ending.window.id);
         let Some(collected) = at.and_then(|at| self.collecting.remove(at)) else {
             self.ready.push_back(Out::End(Box::new(ending)));
