@@ -173,6 +173,9 @@ pub struct Line {
     /// Somebody pushes.
     pub busy: bool,
     pub thread: Option<ThreadId>,
+    /// The thread upstream that brought something last, and how often something came.
+    pub feeder: Option<ThreadId>,
+    pub arrivals: u64,
     /// Something before the next buffer is missing.
     pub discont: bool,
     pub counters: Counters,
@@ -199,6 +202,8 @@ impl Line {
             tasked: matches!(port_key, Key::Further(_)),
             busy: false,
             thread: None,
+            feeder: None,
+            arrivals: 0,
             discont: false,
             counters: Counters::default(),
         }
@@ -221,6 +226,8 @@ impl Line {
             self.counters.buffers += 1;
             self.counters.bytes += frame.buffer.size() as u64;
         }
+        self.feeder = Some(std::thread::current().id());
+        self.arrivals += 1;
         self.incoming.push_back(incoming);
     }
 
