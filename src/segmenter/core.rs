@@ -44,6 +44,8 @@ pub struct Core {
     streams: Vec<Key>,
     /// The last window start that a keyframe was asked for.
     asked: Option<Ns>,
+    /// What the reference had brought when it was waited for in vain.
+    pub lapsed: Option<u64>,
     /// That the ring is too small has been said.
     said_short: bool,
 }
@@ -57,6 +59,7 @@ impl Core {
         self.streams.clear();
         self.reference = None;
         self.asked = None;
+        self.lapsed = None;
         self.said_short = false;
         self.closed = 0;
         self.words.clear();
@@ -67,6 +70,7 @@ impl Core {
             line.clockwork = None;
             line.expected = Expected::default();
             line.reordered = false;
+            line.feeder = None;
             line.counters = super::line::Counters::default();
             line.clear();
             line.ready.clear();
@@ -114,6 +118,7 @@ impl Core {
         let first = self.lines.iter().find_map(|(key, line)| Some((*key, line.stream?)));
         let Some((key, stream)) = first else { return };
         self.reference = Some(key);
+        self.lapsed = None;
         self.mapping.forget_segments();
         if let Some(clockwork) = self.lines.get(&key).and_then(|line| line.clockwork) {
             self.mapping.push(clockwork);
@@ -151,21 +156,7 @@ impl Core {
         !live && reference.is_some_and(|reference| reference.phase != Phase::Ended)
     }
 
-    /// Whether the reference, on which the stream waits, has nothing: who brings both may wait for this one to be
-    /// taken.
-    pub fn is_reference_starving(&self, key: Key) -> bool {
-        let other = self.reference.filter(|reference| *reference != key).and_then(|key| self.lines.get(&key));
-        other.is_some_and(|line| line.level.buffers == 0 && !line.busy)
-    }
-
-    /// Decides what waits by what is known of the reference so far. Whether there was something.
-    pub fn give_up_waiting(&mut self, key: Key) -> bool {
-        let Some(stream) = self.lines.get(&key).and_then(|line| line.stream) else { return false };
-        self.with_windows(|windows, _, out| windows.give_up_waiting(stream, None, out));
-        self.lines.get(&key).is_some_and(|line| !line.ready.is_empty())
-    }
-
-    /// The same where the reference is waited for no longer: it may never come.
+    /// As [`advance`](Self::advance), where the reference is waited for no longer: it may never come.
     pub fn advance_alone(&mut self, key: Key) {
         self.advance_as(key, true);
     }

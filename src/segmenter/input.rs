@@ -11,6 +11,7 @@ use super::imp::{CAT, Segmenter, lock};
 use super::line::{Frame, Incoming, Key, Line, Port};
 use super::pixels;
 use super::settings::{Output, Settings, Strategy, TimeBase};
+use super::waiting::Waiting;
 use crate::timeline::Ns;
 
 /// Where streams come from one thread, one that waits would keep the others from coming: it may take that much more.
@@ -126,6 +127,7 @@ impl Segmenter {
     }
 
     fn wait_for_room(&self, port: &Port) -> Flow {
+        let mut since = None;
         let mut core = self.core();
         loop {
             let line = core.lines.get(&port.key).ok_or(gst::FlowError::Flushing)?;
@@ -134,12 +136,6 @@ impl Segmenter {
             if !is_full(line, &core, 1) {
                 return flow;
             }
-            let idle = line.ready.is_empty() && !line.busy;
-            if idle && line.is_unplaced() && !core.mapping.is_ready() {
-                // The reference, which would say where that lies, may wait for this stream.
-                core.advance_alone(port.key);
-                continue;
-            }
             let event = core.settings.strategy == Strategy::Event;
             let starving = |other: &Line| {
                 other.port.key != port.key && other.stream.is_some() && other.open().is_ok() && other.starves(event)
@@ -147,11 +143,28 @@ impl Segmenter {
             if core.lines.values().any(starving) && !is_full(line, &core, STRETCH) {
                 return flow;
             }
-            if idle && core.is_reference_starving(port.key) && core.give_up_waiting(port.key) {
-                continue;
-            }
-            core = port.room.wait(core).unwrap_or_else(PoisonError::into_inner);
+            let idle = line.ready.is_empty() && !line.busy;
+            let waiting = if idle { core.wait_for_reference(port.key, &mut since) } else { Waiting::ForOthers };
+            core = match waiting {
+                Waiting::InVain if self.go_on_alone(&mut core, port) => continue,
+                Waiting::InVain | Waiting::ForOthers => port.room.wait(core).unwrap_or_else(PoisonError::into_inner),
+                Waiting::AtMost(left) => port.room.wait_timeout(core, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
+    }
+
+    /// Goes by what is known of the reference. Whether that made a difference.
+    fn go_on_alone(&self, core: &mut Core, port: &Port) -> bool {
+        if !core.mapping.is_ready() && core.lines.get(&port.key).is_some_and(Line::is_unplaced) {
+            gst::debug!(CAT, obj = port.sink, "Placed in time without the segment of the reference");
+            core.advance_alone(port.key);
+            return true;
+        }
+        let done = core.give_up_waiting(port.key);
+        if done {
+            gst::debug!(CAT, obj = port.sink, "Decided without the reference, which brings nothing");
+        }
+        done
     }
 
     pub(super) fn sink_event(&self, pad: &gst::Pad, key: Key, event: gst::Event) -> bool {

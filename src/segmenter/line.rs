@@ -173,6 +173,9 @@ pub struct Line {
     /// Somebody pushes.
     pub busy: bool,
     pub thread: Option<ThreadId>,
+    /// The thread upstream that brought something last, and how often something came.
+    pub feeder: Option<ThreadId>,
+    pub arrivals: u64,
     /// Something before the next buffer is missing.
     pub discont: bool,
     pub counters: Counters,
@@ -199,6 +202,8 @@ impl Line {
             tasked: matches!(port_key, Key::Further(_)),
             busy: false,
             thread: None,
+            feeder: None,
+            arrivals: 0,
             discont: false,
             counters: Counters::default(),
         }
@@ -221,6 +226,8 @@ impl Line {
             self.counters.buffers += 1;
             self.counters.bytes += frame.buffer.size() as u64;
         }
+        self.feeder = Some(std::thread::current().id());
+        self.arrivals += 1;
         self.incoming.push_back(incoming);
     }
 
@@ -371,7 +378,21 @@ impl Line {
 
     /// Moves everything to what leaves that waits for nothing.
     pub fn release(&mut self) {
-        while let Some(Pending::Event(_) | Pending::Unwindowed(_)) = self.pending.front() {
+        self.release_before(|_| false);
+    }
+
+    /// EOS stays: after it windows can no longer be ended downstream.
+    fn release_before_eos(&mut self) {
+        self.release_before(|event| event.type_() == gst::EventType::Eos);
+    }
+
+    fn release_before(&mut self, stays: impl Fn(&gst::Event) -> bool) {
+        loop {
+            match self.pending.front() {
+                Some(Pending::Event(event)) if !stays(event) => {}
+                Some(Pending::Unwindowed(_)) => {}
+                Some(Pending::Event(_) | Pending::Frame(..)) | None => return,
+            }
             match self.pending.pop_front() {
                 Some(Pending::Event(event)) => self.emit_event(event),
                 Some(Pending::Unwindowed(frame)) => {
@@ -429,7 +450,7 @@ impl Line {
 
     /// A window ends. Without `keep` it leaves nowhere, where it was collected: the gap that it leaves is told.
     pub fn end(&mut self, ending: Ending, keep: bool) {
-        self.release();
+        self.release_before_eos();
         let at = self.collecting.iter().position(|collected| collected.opening.id == ending.window.id);
         let Some(collected) = at.and_then(|at| self.collecting.remove(at)) else {
             self.ready.push_back(Out::End(Box::new(ending)));

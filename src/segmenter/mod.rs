@@ -135,7 +135,9 @@
 //!
 //! Alone, `sink` to `src` is synchronous. With further streams each has a queue and a task. Streams wait for the
 //! decisions of the reference where contents decide. With one thread upstream for several streams (a demuxer) queues
-//! stretch up to four times before it has to wait.
+//! stretch up to four times before it has to wait. When they are full and the reference has nothing, windows are decided
+//! without it: at once where one thread brings both or the stream is live, else when the reference has brought nothing
+//! for 10 s (an encoder that looks far ahead is slow to begin).
 //!
 //! ## Example
 //!
@@ -165,6 +167,7 @@ mod properties;
 mod settings;
 mod tell;
 mod trigger;
+mod waiting;
 mod worker;
 
 glib::wrapper! {

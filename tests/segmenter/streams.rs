@@ -331,3 +331,69 @@ fn when_the_reference_goes_the_next_stream_decides() {
     assert_eq!(windows.iter().find(|(pts, _)| *pts == 1400).unwrap().1, [1200 * MS]);
     assert_eq!(windows.iter().find(|(pts, _)| *pts == 3480).unwrap().1, [3000 * MS]);
 }
+
+/// 2 s, a keyframe each 400 ms.
+fn push_groups(port: &super::rig::Port) {
+    for pts in (0..2000u64).step_by(40) {
+        let mut frame = buffer(pts, Some(pts), 40);
+        if !pts.is_multiple_of(400) {
+            frame.make_mut().set_flags(gst::BufferFlags::DELTA_UNIT);
+        }
+        port.peer.push(frame).unwrap();
+    }
+}
+
+#[test]
+fn windows_end_before_the_eos_that_came_long_before_the_reference() {
+    for settings in ["output=buffers", "output=buffer-lists max-duration=10000000000"] {
+        let rig = Rig::new(&format!("strategy=keyframe duration=0 {settings}")).play();
+        let (one, two) = (rig.main(), rig.further());
+        one.begin(super::rig::H264);
+        two.begin(AUDIO);
+        two.push_span(0, 2000);
+        two.eos();
+        push_groups(&one);
+        one.eos();
+        one.wait_eos();
+        two.wait_eos();
+        assert_eq!(two.ended(), [0, 400 * MS, 800 * MS, 1200 * MS, 1600 * MS], "{settings}");
+        check_order(&two.items());
+        assert_eq!(two.seen().len(), 50);
+    }
+}
+
+#[test]
+fn a_reference_of_another_thread_is_waited_for_however_late_it_begins() {
+    for begun in [true, false] {
+        let rig = Rig::new("strategy=keyframe duration=0 max-size-buffers=5").play();
+        let (one, two) = (rig.main(), rig.further());
+        if begun {
+            one.begin(super::rig::H264);
+        }
+        two.begin(AUDIO);
+        let peer = two.peer.clone();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let pusher = std::thread::spawn(move || {
+            for pts in (0..2000u64).step_by(40) {
+                peer.push(buffer(pts, None, 40)).unwrap();
+                sender.send(pts).unwrap();
+            }
+        });
+        // Four times as many may wait, of which the last keeps upstream.
+        let patience = std::time::Duration::from_secs(60);
+        (0..19).for_each(|_| assert!(receiver.recv_timeout(patience).is_ok()));
+        assert!(receiver.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "nothing waits");
+        if !begun {
+            one.begin(super::rig::H264);
+        }
+        push_groups(&one);
+        pusher.join().unwrap();
+        one.eos();
+        two.eos();
+        two.wait_eos();
+        for (pts, ids) in two.windows() {
+            assert_eq!(ids, [pts / 400 * 400 * MS], "{pts} {begun}");
+        }
+        check_order(&two.items());
+    }
+}
