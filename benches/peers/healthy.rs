@@ -16,7 +16,7 @@ use crate::{Outcome, Plan, process};
 pub const SIZE: usize = 20_000;
 /// `nothing` is what pushing, waiting for the next frame, and counting cost.
 pub const CONTENDERS: [&str; 8] = ["nothing", "queue", "bare", "bare-sync", "none", "crash", "interval", "power"];
-const SECONDS: f64 = 6.0;
+const SECONDS: f64 = 3.0;
 /// Buffers of one stream that are pushed one after the other, as fast as they are taken.
 const LOOP: f64 = 40_000.0;
 pub const CASES: [&str; 4] = ["loop", "1", "16", "64"];

@@ -13,7 +13,7 @@ pub const SIZES: [usize; 4] = [1_000, 20_000, 200_000, 6_000_000];
 /// A measurement that takes longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 /// Of a backlog, in MB; of the smallest buffers less, for it is their number that costs.
-const MEGABYTES: f64 = 800.0;
+const MEGABYTES: f64 = 1200.0;
 const LEAST_BUFFERS: u64 = 64;
 const MOST_BUFFERS: u64 = 200_000;
 

@@ -74,6 +74,7 @@ fn draw(backend: BitMapBackend, bars: &Bars) -> Outcome<()> {
         .label_style(small())
         .axis_desc_style(small())
         .y_desc(&bars.axis)
+        .y_label_formatter(&|value| format!("{value}"))
         .draw()
         .map_err(text)?;
     let width = FILLED / bars.series.len() as f64;
