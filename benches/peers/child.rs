@@ -79,7 +79,8 @@ pub fn medians(rounds: &[Found]) -> Found {
     for name in rounds.iter().flat_map(HashMap::keys) {
         let mut values: Vec<f64> = rounds.iter().filter_map(|round| round.get(name).copied()).collect();
         values.sort_by(f64::total_cmp);
-        medians.insert(name.clone(), values[values.len() / 2]);
+        let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
+        medians.insert(name.clone(), (low + high) / 2.0);
     }
     medians
 }

@@ -82,7 +82,9 @@ pub fn child(words: &[&str]) -> Outcome<()> {
         pipe.counter.block(false);
         pipe.counter.wait(of_each, PATIENCE)?;
     }
-    tell("drain-mb-s", payload / 1e6 / start.elapsed().as_secs_f64());
+    if is_outage {
+        tell("drain-mb-s", payload / 1e6 / start.elapsed().as_secs_f64());
+    }
     std::thread::sleep(SETTLING);
     tell("left-mb", process::disk(&location)? as f64 / 1e6);
     pipes.iter().try_for_each(Pipe::stop)?;
