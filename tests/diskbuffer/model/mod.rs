@@ -27,6 +27,9 @@ mod image;
 mod player;
 mod pusher;
 mod readers;
+#[path = "../../shared/shim.rs"]
+#[allow(dead_code)]
+mod shim;
 mod world;
 
 use world::World;
@@ -215,11 +218,7 @@ fn on_a_disk_that_fills_up() {
 
 fn explore_full(seed: u8, programs: u32) {
     let temp = tempfile::tempdir().unwrap();
-    let shim = temp.path().join("shim.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/shim.c");
-    let mut compiler = Command::new("cc");
-    let status = compiler.args(["-shared", "-fPIC", "-o"]).arg(&shim).arg(source).arg("-ldl").status().unwrap();
-    assert!(status.success());
+    let shim = shim::build(temp.path());
     let disk = temp.path().join("disk");
     std::fs::create_dir(&disk).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
