@@ -397,3 +397,35 @@ fn a_reference_of_another_thread_is_waited_for_however_late_it_begins() {
         check_order(&two.items());
     }
 }
+
+/// Long before it goes on without the reference.
+#[test]
+fn waiting_for_the_reference_ends_with_a_flush_and_with_the_element() {
+    for flush in [true, false] {
+        let rig = Rig::new("strategy=keyframe duration=0 max-size-buffers=5").play();
+        let (one, two) = (rig.main(), rig.further());
+        one.begin(super::rig::H264);
+        two.begin(AUDIO);
+        let peer = two.peer.clone();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let pusher = std::thread::spawn(move || {
+            let flow = (0..2000u64).step_by(40).find_map(|pts| {
+                let flow = peer.push(buffer(pts, None, 40)).err();
+                sender.send(flow).unwrap();
+                flow
+            });
+            flow.unwrap()
+        });
+        let patience = std::time::Duration::from_secs(60);
+        (0..19).for_each(|_| assert_eq!(receiver.recv_timeout(patience), Ok(None)));
+        assert!(receiver.recv_timeout(std::time::Duration::from_millis(50)).is_err(), "nothing waits");
+        if flush {
+            two.peer.push_event(gst::event::FlushStart::new());
+        } else {
+            rig.element.set_state(gst::State::Null).unwrap();
+        }
+        let flow = receiver.recv_timeout(std::time::Duration::from_secs(5));
+        assert_eq!(flow, Ok(Some(gst::FlowError::Flushing)), "{flush}");
+        assert_eq!(pusher.join().unwrap(), gst::FlowError::Flushing);
+    }
+}
