@@ -93,12 +93,12 @@ pub fn records(data: &[u8]) {
     });
     let Some((&kind, data)) = data.split_first() else { return };
     match kind % 16 {
-        0 => drop(record::decode(0, data.to_vec())),
+        0 => drop(record::decode(0, data)),
         1 => {
             // With a checksum that is right, or nothing behind it would ever be read.
             let mut bytes = data.to_vec();
             bytes.extend(crc32c::crc32c(data).to_le_bytes());
-            let Ok(record) = record::decode(0, bytes) else { return };
+            let Ok(record) = record::decode(0, &bytes) else { return };
             match &record.body {
                 Body::Buffer(header) => drop(buffer::restore(header, record.payload, &mut |_| {})),
                 Body::Event | Body::State { .. } => drop(event::decode(record.payload.as_ref())),

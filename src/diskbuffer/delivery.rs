@@ -373,7 +373,9 @@ impl DiskBuffer {
                     );
                 }
                 // What memory holds may be nowhere else.
-                d.chunk = chunk.records.into_iter().filter(|record| record.sequence < until).collect();
+                let mut records = chunk.records;
+                records.truncate(records.partition_point(|record| record.sequence < until));
+                d.chunk = records.into();
                 if d.chunk.is_empty() {
                     d.position = chunk.next.unwrap_or(until).min(until);
                 }

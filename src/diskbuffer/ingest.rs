@@ -150,7 +150,7 @@ impl DiskBuffer {
                 payload,
                 advance,
             };
-            self.commit(&session, &settings, &[record], None, [Content::Buffer { buffer: out, facts }]);
+            self.commit(&session, &settings, &[record], now, None, [Content::Buffer { buffer: out, facts }]);
             Ok(gst::FlowSuccess::Ok)
         });
         stored.unwrap_or_else(|err| Err(self.unreadable([&*buffer], &err)))
@@ -193,7 +193,7 @@ impl DiskBuffer {
             records.push(NewRecord { body, payload, advance });
             contents.push(Content::Buffer { buffer, facts });
         }
-        self.commit(&session, &settings, &records, None, contents);
+        self.commit(&session, &settings, &records, now, None, contents);
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -332,15 +332,17 @@ impl DiskBuffer {
             Place::State { slot, clears } => Body::State { slot: slot.clone(), clears: clears.clone() },
         };
         let record = NewRecord { body, payload: &[&coded.bytes], advance: 0 };
-        self.commit(session, settings, &[record], Some(coded), [content]);
+        self.commit(session, settings, &[record], 0, Some(coded), [content]);
     }
 
-    /// Stores records as one and hands them to delivery. While the disk refuses, or is to be spared, they go by memory.
+    /// Stores records as one and hands them to delivery. While the disk refuses, or is to be spared, they go by memory. Buffers
+    /// came `received_at`, in ns since 1970.
     fn commit(
         &self,
         session: &Session,
         settings: &Settings,
         records: &[NewRecord<'_>],
+        received_at: i64,
         coded: Option<&Coded>,
         contents: impl IntoIterator<Item = Content>,
     ) {
@@ -364,7 +366,8 @@ impl DiskBuffer {
             session.stream.give_out(first + records.len() as u64);
         }
         let (change, crossed, spool) = {
-            let now = Instant::now();
+            // Of what is stored nobody asks: a clock has its price too.
+            let waits = (!stored).then(Instant::now);
             let mut state = self.state();
             let (mut sequence, mut before) = (first, state.end.totals);
             for (record, content) in records.iter().zip(contents) {
@@ -374,7 +377,7 @@ impl DiskBuffer {
                         state.note_arrival(facts);
                     }
                     state.counters.received.add(adds);
-                    state.counters.last_received_at = crate::store::wall_clock();
+                    state.counters.last_received_at = received_at;
                 }
                 match &content {
                     Content::Domain(domain) => state.domain = Some(*domain),
@@ -382,9 +385,17 @@ impl DiskBuffer {
                     Content::Event(event) if event.type_() == gst::EventType::Eos => state.live_eos = Some(sequence),
                     _ => {}
                 }
-                let (arrived, coded) =
-                    if stored { (None, None) } else { (Some(now), coded.map(|coded| Arc::new(coded.clone()))) };
-                state.tail.push(Item { sequence, before, adds, stored, arrived, coded, left_out: false, content });
+                let coded = coded.filter(|_| !stored).map(|coded| Arc::new(coded.clone()));
+                state.tail.push(Item {
+                    sequence,
+                    before,
+                    adds,
+                    stored,
+                    arrived: waits,
+                    coded,
+                    left_out: false,
+                    content,
+                });
                 sequence += 1;
                 before = before.plus(adds);
             }
@@ -397,7 +408,7 @@ impl DiskBuffer {
             state.tail.shrink(limit);
             let change = match &error {
                 Some(error) => {
-                    state.spool_at = Some(now + super::spool::RETRY);
+                    state.spool_at = waits.map(|now| now + super::spool::RETRY);
                     Self::note_fault(&mut state, Some(error))
                 }
                 None => None,
@@ -410,7 +421,7 @@ impl DiskBuffer {
             (
                 change,
                 state.watermark.update(settings, level),
-                state.spool_due(settings, now, session.stream.store().is_low()),
+                state.tail.has_unstored() && state.spool_due(settings, Instant::now(), session.stream.store().is_low()),
             )
         };
         self.item_add.ring();

@@ -61,10 +61,7 @@ pub struct Item {
 
 impl Item {
     fn size(&self) -> u64 {
-        match &self.content {
-            Content::Buffer { buffer, .. } => buffer.size() as u64,
-            _ => 0,
-        }
+        self.adds.bytes
     }
 }
 

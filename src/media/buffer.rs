@@ -101,7 +101,7 @@ mod tests {
         let body = Body::Buffer(header(buffer, &Facts::default(), &mut |name| panic!("{name}")));
         let record = with_payload(buffer, |parts| {
             let header = Header { before: Default::default(), advance: 0, arrival: Default::default(), body };
-            decode(1, Encoder::default().encode(&header, parts).to_vec()).unwrap()
+            decode(1, Encoder::default().encode(&header, parts)).unwrap()
         })
         .unwrap();
         match record.body {

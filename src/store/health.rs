@@ -23,6 +23,8 @@ const BALLAST: &str = "ballast";
 /// Upper bound of a memtable: an eighth of the memory that the elements of a process may use together.
 const MAX_MEMTABLE: u64 = 16 * MIB;
 const MIN_MEMTABLE: u64 = MIB;
+/// Bytes that no level reaches.
+const LEVEL: u64 = 1 << 50;
 
 /// Indexes of files, for all stores of the process.
 static CACHE: Lazy<Cache> = Lazy::new(|| Cache::new_lru_cache(8 * MIB as usize));
@@ -44,7 +46,8 @@ pub fn database_options(memtable: u64) -> Options {
     // One flushed file at a time goes down a level: moved, not rewritten, and files of level 0 cannot be dropped by range.
     options.set_level_zero_file_num_compaction_trigger(1);
     options.set_target_file_size_base(memtable * 2);
-    options.set_max_bytes_for_level_base(memtable * 16);
+    // All stand in one level: of each level a reader looks at what comes next, and that may be a record of megabytes.
+    options.set_max_bytes_for_level_base(LEVEL);
     options.set_max_background_jobs(2);
     // A damaged record in the middle of the log must not pass for its end.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);

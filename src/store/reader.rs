@@ -4,15 +4,17 @@
 //! thinned or purged. Readers go from piece to piece and see one stream. It is the same for the log that this process has
 //! open and for one that another process writes: what differs is the [`Source`].
 
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::{Arc, Mutex, RwLockReadGuard};
+
+use rocksdb::DB;
 
 use super::clock::Arrival;
 use super::error::StoreError;
 use super::extents::Extents;
 use super::handle::Guard;
 use super::holes::{Hole, Holes};
-use super::log::Log;
-use super::record::{self, Body, Record, Sequence, StateMap, Sync, Totals};
+use super::log::{Log, lock};
+use super::record::{self, Body, Decoder, Record, Sequence, StateMap, Sync, Totals};
 use super::schema::{self, IndexEntry, Lane};
 use super::stream::{Chunk, Mark, Stream, StreamLog};
 use super::survey::state_before;
@@ -81,6 +83,27 @@ pub trait Bounds {
     fn holes(&self) -> Arc<Holes>;
     /// Everything below is written. Beyond lies what an append that failed may have left.
     fn committed(&self) -> Sequence;
+    /// Where no state changes, if what was seen once can be relied on.
+    fn quiet(&self) -> Option<&Quiet>;
+}
+
+/// A stretch of an extent in which no state changes: nothing comes into it any more, and a search would read what comes after
+/// it on the disk, which may be a large record.
+#[derive(Default)]
+pub struct Quiet(Mutex<Option<(u32, Sequence, Sequence)>>);
+
+impl Quiet {
+    /// Where to begin to look for a change at or after `from`.
+    fn end(&self, extent: u32, from: Sequence) -> Sequence {
+        match *lock(&self.0) {
+            Some((at, first, end)) if at == extent && (first..end).contains(&from) => end,
+            _ => from,
+        }
+    }
+
+    fn note(&self, extent: u32, from: Sequence, to: Sequence) {
+        *lock(&self.0) = Some((extent, from, to));
+    }
 }
 
 /// A stream as it is read.
@@ -119,6 +142,10 @@ impl Bounds for StreamLog {
 
     fn committed(&self) -> Sequence {
         StreamLog::committed(self)
+    }
+
+    fn quiet(&self) -> Option<&Quiet> {
+        Some(&self.quiet)
     }
 }
 
@@ -265,20 +292,25 @@ impl View<'_> {
         let db = self.source.db()?;
         let data_end = piece.data_end(committed);
         let mut data = Walk::new(&db, piece.extent, piece.data(self.stream.id()), piece.from, data_end, false);
-        let mut state = Walk::new(&db, piece.extent, piece.state(self.stream.id()), piece.from.max(1), to, true);
-        loop {
-            let iter = match (data.sequence(), state.sequence()) {
-                (Some(d), Some(s)) if d < s => &mut data,
-                (_, Some(_)) => &mut state,
+        let mut state = self.walk_states(&db, piece, to);
+        let mut decoder = Decoder::default();
+        let mut enough = false;
+        while !enough {
+            let iter = match (data.sequence(), &mut state) {
+                (Some(d), Some(state)) if state.sequence().is_none_or(|s| d < s) => &mut data,
+                (_, Some(state)) if state.sequence().is_some() => state,
                 (Some(_), None) => &mut data,
-                (None, None) => break,
+                _ => break,
             };
             if let (Some(at), Some(value)) = (iter.sequence(), iter.value()) {
-                match record::decode(at, value.to_vec()) {
+                match decoder.decode(at, value) {
                     // The state at the beginning of a thinned piece is no record.
                     Ok(Record { body: Body::Snapshot(_), .. }) if piece.thinned => {}
                     Ok(record) => {
                         *bytes += record.payload.len();
+                        if chunk.records.is_empty() {
+                            chunk.records.reserve(max_records.min(1 + max_bytes / record.payload.len().max(1)));
+                        }
                         chunk.records.push(Record { before: record.before.plus(piece.base), ..record });
                     }
                     Err(_) => chunk.damaged.push(at),
@@ -286,18 +318,34 @@ impl View<'_> {
                 chunk.next = Some(at + 1);
             }
             // Not one record further: a large one would be read for nothing, and again the next time.
-            if chunk.records.len() >= max_records || *bytes >= max_bytes {
-                // Or the other lane would go on alone.
-                data.status().and_then(|()| state.status()).map_err(|err| self.source.failed(err))?;
-                chunk.skip(data.take_skipped());
-                return Ok(true);
+            enough = chunk.records.len() >= max_records || *bytes >= max_bytes;
+            if !enough {
+                iter.next();
             }
-            iter.next();
         }
-        data.status().and_then(|()| state.status()).map_err(|err| self.source.failed(err))?;
+        // Or one lane would go on without the other.
+        let status = data.status().and_then(|()| state.as_ref().map_or(Ok(()), Walk::status));
+        status.map_err(|err| self.source.failed(err))?;
         chunk.skip(data.take_skipped());
-        chunk.skip(state.take_skipped());
-        Ok(false)
+        if let Some(state) = state.as_mut().filter(|_| !enough) {
+            chunk.skip(state.take_skipped());
+        }
+        Ok(enough)
+    }
+
+    /// The changes of state in a piece up to `to`; `None` when it is known that there are none.
+    fn walk_states<'d>(&self, db: &'d DB, piece: &Piece, to: Sequence) -> Option<Walk<'d>> {
+        let from = piece.from.max(1);
+        let quiet = self.stream.quiet().filter(|_| !piece.thinned);
+        let first = quiet.map_or(from, |quiet| quiet.end(piece.extent, from));
+        if first >= to {
+            return None;
+        }
+        let walk = Walk::new(db, piece.extent, piece.state(self.stream.id()), first, to, true);
+        if let Some(quiet) = quiet.filter(|_| walk.is_sound()) {
+            quiet.note(piece.extent, from, walk.sequence().unwrap_or(to));
+        }
+        Some(walk)
     }
 
     /// See [`Stream::state_at`].
@@ -363,7 +411,7 @@ impl View<'_> {
                 let db = self.source.db()?;
                 let mut iter = Walk::new(&db, piece.extent, piece.data(self.stream.id()), piece.from, to, true);
                 while let Some(at) = iter.sequence() {
-                    if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value.to_vec())) {
+                    if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value)) {
                         return Ok(Some(record.arrival));
                     }
                     iter.next();
@@ -383,7 +431,7 @@ impl View<'_> {
         let db = self.source.db()?;
         let mut iter = Walk::new(&db, piece.extent, piece.state(self.stream.id()), piece.from.max(1), to, true);
         while let Some(at) = iter.sequence() {
-            if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value.to_vec())) {
+            if let Some(Ok(record)) = iter.value().map(|value| record::decode(at, value)) {
                 visit(record);
             }
             iter.next();

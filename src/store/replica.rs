@@ -37,7 +37,7 @@ use super::highwater::HighWater;
 use super::holes::Holes;
 use super::log::lock;
 use super::playback::check_store;
-use super::reader::{Bounds, Source};
+use super::reader::{Bounds, Quiet, Source};
 use super::record::Sequence;
 use super::salvage::newest_manifest;
 use super::schema::CursorRecord;
@@ -155,6 +155,11 @@ impl Bounds for Followed {
 
     fn committed(&self) -> Sequence {
         lock(&self.state).end.sequence
+    }
+
+    /// Its view of the files may be behind.
+    fn quiet(&self) -> Option<&Quiet> {
+        None
     }
 }
 

@@ -18,6 +18,7 @@ use super::error::StoreError;
 use super::highwater::High;
 use super::holes::{Hole, Holes};
 use super::log::{Log, lock};
+use super::reader::Quiet;
 use super::record::{self, Body, Clears, Encoder, Header, Record, Sequence, Slot, StateMap, Sync, Totals};
 use super::salvage::Incident;
 use super::schema::{self, Count, CursorRecord, IndexEntry, Lane, MAX_STREAMS, Meta, StreamStart};
@@ -110,6 +111,8 @@ pub struct StreamLog {
     writer: Mutex<Writer>,
     pub(super) progress: Mutex<Progress>,
     tended: Mutex<Tended>,
+    /// For readers.
+    pub(super) quiet: Quiet,
 }
 
 struct Writer {
@@ -218,6 +221,7 @@ impl StreamLog {
             }),
             progress: Mutex::new(Progress { cursor, holes: Arc::new(holes), ..Progress::default() }),
             tended: Mutex::default(),
+            quiet: Quiet::default(),
         }
     }
 

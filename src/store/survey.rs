@@ -244,7 +244,7 @@ fn first_in(db: &DB, extent: u32, stream: u32) -> Option<(Sequence, Totals)> {
     let record = |lane, from| {
         let mut walk = Walk::new(db, extent, lane, from, Sequence::MAX, true);
         while let Some(sequence) = walk.sequence() {
-            if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value.to_vec()).ok()) {
+            if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value).ok()) {
                 return Some((sequence, record.before));
             }
             walk.next();
@@ -382,7 +382,7 @@ fn gaps(db: &DB, path: &Path, extents: &BTreeMap<u32, Found>, streams: &[Standin
             }
             let mut walk = Walk::new(db, *extent, Lane::Data(stream.id), 0, Sequence::MAX, false);
             while let Some(sequence) = walk.sequence() {
-                if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value.to_vec()).ok()) {
+                if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value).ok()) {
                     let after = Mark { sequence: sequence + 1, totals: record.after() };
                     see(&mut last, sequence, record.before, after);
                 }
@@ -411,7 +411,7 @@ fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark) -> Result<Mark, rock
     while let Some((key, value)) = last.item() {
         let sequence = schema::parse(key).map_or(0, |key| key.2);
         taken = taken.max(sequence.saturating_add(1));
-        if let Ok(record) = record::decode(sequence, value.to_vec()) {
+        if let Ok(record) = record::decode(sequence, value) {
             consider(&mut end, &record);
             break;
         }
@@ -424,7 +424,7 @@ fn last_in(db: &DB, extent: u32, lane: Lane, mut end: Mark) -> Result<Mark, rock
         Err(_) => {
             let mut walk = Walk::new(db, extent, lane, from, Sequence::MAX, false);
             while let Some(sequence) = walk.sequence() {
-                if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value.to_vec()).ok()) {
+                if let Some(record) = walk.value().and_then(|value| record::decode(sequence, value).ok()) {
                     consider(&mut end, &record);
                 }
                 walk.next();
@@ -451,7 +451,7 @@ pub fn state_before(
         let mut records: Vec<Record> = Vec::new();
         let mut walk = Walk::new(db, extent, lane, 0, sequence, true);
         while let Some(at) = walk.sequence() {
-            if let Some(record) = walk.value().and_then(|value| record::decode(at, value.to_vec()).ok()) {
+            if let Some(record) = walk.value().and_then(|value| record::decode(at, value).ok()) {
                 if matches!(record.body, record::Body::Snapshot(_)) {
                     records.clear();
                 }

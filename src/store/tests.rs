@@ -319,6 +319,34 @@ fn a_reader_at_the_live_edge_misses_nothing() {
 }
 
 #[test]
+fn changes_of_state_are_read_at_their_place_where_there_were_none_before() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    let mut next = 1;
+    let mut ahead = |stream: &Stream, records: usize| {
+        for record in stream.read(next, records, 1 << 20).unwrap().records {
+            assert_eq!(record.sequence, next);
+            next += 1;
+        }
+        next
+    };
+    // About an extent in all, so that a reader comes by the same place again and again.
+    for i in 0..60u64 {
+        for j in 0..i % 4 {
+            append(&stream, buffer(Sync::Closed), &noise(i * 4 + j, 20_000));
+        }
+        ahead(&stream, 1 + i as usize % 5);
+        let slot = Slot { rank: 1, name: String::new() };
+        append(&stream, Body::State { slot, clears: Clears::Nothing }, &i.to_be_bytes());
+        ahead(&stream, 1 + i as usize % 3);
+    }
+    let end = stream.end().sequence;
+    until("the reader comes to the end", || ahead(&stream, 1) == end);
+    let all: Vec<_> = read_all(&stream, 1).iter().map(|record| record.sequence).collect();
+    assert_eq!(all, (1..end).collect::<Vec<_>>());
+}
+
+#[test]
 fn merged_files_of_dead_extents_go_and_live_ones_stay_over_a_reopen() {
     let temp = tempfile::tempdir().unwrap();
     let store = Store::open(temp.path(), &options()).unwrap();

@@ -91,6 +91,11 @@ impl<'a> Walk<'a> {
         std::mem::take(&mut self.skipped)
     }
 
+    /// Nothing was stepped over, and nothing failed.
+    pub fn is_sound(&self) -> bool {
+        self.failed.is_none() && self.skipped.is_empty()
+    }
+
     pub fn status(&self) -> Result<(), rocksdb::Error> {
         self.failed.clone().map_or(Ok(()), Err)
     }
