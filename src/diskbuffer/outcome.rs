@@ -304,7 +304,7 @@ impl DiskBuffer {
             }
             (ended, state.level(), state.from_disk, state.level().since(state.sent.waiting()))
         };
-        d.not_before = Pace::next(&mut d.pace, Instant::now(), d.media, unsent.time, d.settings.catch_up_rate);
+        d.not_before = Pace::next(&mut d.pace, Instant::now, d.media, unsent.time, d.settings.catch_up_rate);
         let resumed = ended.is_some();
         if let Some(outage) = ended {
             let time = outage.since.elapsed();

@@ -16,11 +16,19 @@ pub struct Pace {
 
 impl Pace {
     /// When what follows may go out: `media` is the media time delivered so far, `level` what waits, both in ns.
-    pub fn next(pace: &mut Option<Pace>, now: Instant, media: u64, level: u64, rate: f64) -> Option<Instant> {
+    /// The clock is asked only where there is a limit.
+    pub fn next(
+        pace: &mut Option<Pace>,
+        now: impl FnOnce() -> Instant,
+        media: u64,
+        level: u64,
+        rate: f64,
+    ) -> Option<Instant> {
         if rate <= 0.0 || level < LIVE {
             *pace = None;
             return None;
         }
+        let now = now();
         let begun = pace.get_or_insert(Pace { since: now, media });
         let wanted = Duration::try_from_secs_f64(media.saturating_sub(begun.media) as f64 / 1e9 / rate);
         let due = begun.since + wanted.map_or(LONGEST, |wanted| wanted.min(LONGEST));
@@ -42,14 +50,14 @@ mod tests {
     fn twice_real_time_takes_half_the_time() {
         let start = Instant::now();
         let mut pace = None;
-        assert_eq!(Pace::next(&mut pace, start, 0, 60 * SECOND, 2.0), None);
-        let due = Pace::next(&mut pace, start, 10 * SECOND, 50 * SECOND, 2.0);
+        assert_eq!(Pace::next(&mut pace, || start, 0, 60 * SECOND, 2.0), None);
+        let due = Pace::next(&mut pace, || start, 10 * SECOND, 50 * SECOND, 2.0);
         assert_eq!(due, Some(start + Duration::from_secs(5)));
         let late = start + Duration::from_secs(20);
-        assert_eq!(Pace::next(&mut pace, late, 12 * SECOND, 48 * SECOND, 2.0), None);
-        let due = Pace::next(&mut pace, late, 14 * SECOND, 46 * SECOND, 2.0);
+        assert_eq!(Pace::next(&mut pace, || late, 12 * SECOND, 48 * SECOND, 2.0), None);
+        let due = Pace::next(&mut pace, || late, 14 * SECOND, 46 * SECOND, 2.0);
         assert_eq!(due, Some(late + Duration::from_secs(1)), "what a stall took is not made up for");
-        assert_eq!(Pace::next(&mut pace, late, 60 * SECOND, 0, 2.0), None, "live");
-        assert_eq!(Pace::next(&mut pace, late, 60 * SECOND, SECOND, 0.0), None, "no limit");
+        assert_eq!(Pace::next(&mut pace, || late, 60 * SECOND, 0, 2.0), None, "live");
+        assert_eq!(Pace::next(&mut pace, || late, 60 * SECOND, SECOND, 0.0), None, "no limit");
     }
 }
