@@ -66,7 +66,7 @@ impl Contender {
     pub fn push(&mut self, payloads: &Payloads, number: u64) -> Outcome<()> {
         match self {
             Self::Pipe(pipe, _) | Self::File(pipe, _) => pipe.push(payloads.buffer(number)),
-            Self::Bare(bare) => bare.put(1, number, payloads.bytes(number)),
+            Self::Bare(bare) => bare.put(1, payloads.bytes(number)),
             Self::BufferNg(queue) => queue.push(payloads.bytes(number)),
         }
     }

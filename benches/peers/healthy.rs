@@ -144,7 +144,7 @@ pub fn child(words: &[&str]) -> Outcome<()> {
             match lane {
                 Lane::Pipe(pipe) => pipe.push(payloads.buffer(number))?,
                 Lane::Bare(bare, stream) => {
-                    bare.put(*stream, number, payloads.bytes(number))?;
+                    bare.put(*stream, payloads.bytes(number))?;
                     let took = watch.now() - watch.pushed[number as usize].load(Ordering::Acquire);
                     watch.took[number as usize].store(took, Ordering::Release);
                 }

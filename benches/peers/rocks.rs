@@ -1,6 +1,7 @@
 //! Peers that are plain RocksDB: a log of records, and the queue of Savant Buffer NG.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use rocksdb::{DB, DBCompactionStyle, IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions};
 
@@ -12,6 +13,9 @@ use crate::pipe::{Pipe, diskbuffer};
 pub struct Bare {
     db: DB,
     write: WriteOptions,
+    sync: bool,
+    /// Keys ascend as those of a store do, or compaction would rewrite what it only moves for a log.
+    last: Mutex<u64>,
 }
 
 impl Bare {
@@ -29,14 +33,18 @@ impl Bare {
         let db = DB::open_cf_descriptors(&options, directory.join("bare"), families)?;
         let mut write = WriteOptions::default();
         write.set_sync(sync);
-        Ok(Self { db, write })
+        Ok(Self { db, write, sync, last: Mutex::default() })
     }
 
-    /// `number` of stream `stream`, with the key of the same length as those of a store.
-    pub fn put(&self, stream: u32, number: u64, payload: &[u8]) -> Outcome<()> {
+    /// With a key as long as those of a store.
+    pub fn put(&self, stream: u32, payload: &[u8]) -> Outcome<()> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
         let mut key = [0; 16];
-        key[4..8].copy_from_slice(&stream.to_be_bytes());
-        key[8..].copy_from_slice(&number.to_be_bytes());
+        key[..8].copy_from_slice(&last.to_be_bytes());
+        key[12..].copy_from_slice(&stream.to_be_bytes());
+        // Those who wait for the disk wait together.
+        let _in_order = (!self.sync).then_some(last);
         Ok(self.db.put_opt(key, payload, &self.write)?)
     }
 

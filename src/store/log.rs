@@ -22,7 +22,7 @@ use super::handle::{Guard, Handle};
 use super::health::{Space, database_options, release_ballast};
 use super::highwater::{Gauge, HighWater};
 use super::leases::Leases;
-use super::record::{self, Body, Header};
+use super::record::{self, Body, Encoders, Header};
 use super::retention::{LogStarts, drop_below_log_start};
 use super::salvage::{self, Incident, RecoveryMode};
 use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart};
@@ -88,6 +88,8 @@ pub struct Log {
     pub work: Work,
     pub commits: Commits,
     pub fault: Fault,
+    /// For all streams.
+    pub encoders: Encoders,
     /// Damage was met.
     doubtful: AtomicBool,
     pub gauge: Mutex<Gauge>,
@@ -255,6 +257,7 @@ impl Log {
             work: Work::default(),
             commits: Commits::new(options.sync_interval),
             fault: Fault::default(),
+            encoders: Encoders::default(),
             doubtful: AtomicBool::new(false),
             gauge: Mutex::new(Gauge::after(&high)),
             leases: Leases::default(),

@@ -4,8 +4,11 @@
 //! check is never handed out. The payload is copied once on the way in and once on the way out, and stays behind its header
 //! in the same allocation.
 
+use std::sync::Mutex;
+
 use bitcode::{Decode, Encode};
 
+use super::log::lock;
 use super::schema::VALUE_VERSION;
 
 /// When a record came, in the one clock that does not jump.
@@ -243,6 +246,22 @@ impl Encoder {
             self.bytes = Vec::new();
             self.unused = 0;
         }
+    }
+}
+
+/// Encoders that nobody uses just now: the one used last first, as caches still hold it.
+#[derive(Default)]
+pub struct Encoders(Mutex<Vec<Encoder>>);
+
+impl Encoders {
+    pub fn take(&self) -> Encoder {
+        lock(&self.0).pop().unwrap_or_default()
+    }
+
+    /// For others; keeps about `keep` bytes of it.
+    pub fn give_back(&self, mut encoder: Encoder, keep: usize) {
+        encoder.shrink(keep);
+        lock(&self.0).push(encoder);
     }
 }
 

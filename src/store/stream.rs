@@ -127,7 +127,6 @@ struct Writer {
     /// Such changes since the append that is under way began: they come after what it appends.
     changed: Vec<(Slot, Clears, Vec<u8>)>,
     appending: bool,
-    encoder: Encoder,
     /// Boot time and bytes at the last index entry.
     indexed: Option<(u64, Totals)>,
 }
@@ -216,7 +215,6 @@ impl StreamLog {
                 state_unwritten: false,
                 changed: Vec::new(),
                 appending: false,
-                encoder: Encoder::default(),
                 indexed: None,
             }),
             progress: Mutex::new(Progress { cursor, holes: Arc::new(holes), ..Progress::default() }),
@@ -611,19 +609,18 @@ impl Stream {
         let mut writer = lock(&self.stream.writer);
         let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };
         let index = self.index_entries(&mut writer, before, arrival, records);
-        let mut encoder = mem::take(&mut writer.encoder);
         let whole = writer.state_unwritten.then(|| writer.state.clone());
         let stored = writer.end.sequence;
         writer.given = writer.given.max(before.sequence + records.len() as u64);
         writer.appending = true;
         drop(writer);
 
+        let mut encoder = log.encoders.take();
         let snapshot = whole.map(|state| (before.sequence.saturating_sub(1).max(stored), state));
         let written =
             self.write(Place { extent: ticket.extent, at: before, arrival }, records, &index, snapshot, &mut encoder);
-        encoder.shrink(ENCODER_KEEP);
+        log.encoders.give_back(encoder, ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
-        writer.encoder = encoder;
         writer.appending = false;
         let changed = mem::take(&mut writer.changed);
         match &written {
