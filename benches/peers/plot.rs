@@ -21,6 +21,14 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(180, 50, 60),
     RGBColor(110, 80, 70),
 ];
+/// The same peer has the same colour in all plots; the others take what is left.
+const KNOWN: [(&str, usize); 5] = [
+    ("diskbuffer", 0),
+    ("durability=crash", 0),
+    ("RocksDB, a put a record", 1),
+    ("queue (in memory)", 5),
+    ("queue", 5),
+];
 /// Width of the bars of a group; the rest lies between groups.
 const FILLED: f64 = 0.84;
 
@@ -31,6 +39,13 @@ pub struct Bars {
     pub groups: Vec<String>,
     /// A name, and a value for each group.
     pub series: Vec<(String, Vec<Option<f64>>)>,
+}
+
+fn colours(bars: &Bars) -> Vec<RGBColor> {
+    let known = |name: &str| KNOWN.iter().find(|known| known.0 == name).map(|known| known.1);
+    let mut left = (0..COLOURS.len()).filter(|at| KNOWN.iter().all(|known| known.1 != *at)).cycle();
+    let names = bars.series.iter().map(|(name, _)| name);
+    names.map(|name| COLOURS[known(name).or_else(|| left.next()).unwrap_or(0)]).collect()
 }
 
 fn text(err: impl std::fmt::Display) -> Box<dyn std::error::Error + Send + Sync> {
@@ -77,9 +92,9 @@ fn draw(backend: BitMapBackend, bars: &Bars) -> Outcome<()> {
         .y_label_formatter(&|value| format!("{value}"))
         .draw()
         .map_err(text)?;
+    let colours = colours(bars);
     let width = FILLED / bars.series.len() as f64;
-    for (at, (_, values)) in bars.series.iter().enumerate() {
-        let colour = COLOURS[at % COLOURS.len()];
+    for (at, ((_, values), colour)) in bars.series.iter().zip(&colours).enumerate() {
         let drawn = values.iter().enumerate().filter_map(|(group, value)| {
             let left = group as f64 + (1.0 - FILLED) / 2.0 + at as f64 * width;
             let top = value.filter(|value| *value > low)?;
@@ -95,12 +110,11 @@ fn draw(backend: BitMapBackend, bars: &Bars) -> Outcome<()> {
     }
     // The legend, in two lines if need be.
     let (mut left, mut top) = (116, 46);
-    for (at, (name, _)) in bars.series.iter().enumerate() {
+    for ((name, _), colour) in bars.series.iter().zip(&colours) {
         let long = letter * name.chars().count() as i32 + 56;
         if left + long > SIZE.0 as i32 {
             (left, top) = (116, top + 22);
         }
-        let colour = COLOURS[at % COLOURS.len()];
         area.draw(&Rectangle::new([(left, top + 2), (left + 16, top + 14)], colour.filled())).map_err(text)?;
         area.draw_text(name, &small(), (left + 24, top)).map_err(text)?;
         left += long;
