@@ -278,23 +278,27 @@ impl Log {
         Ok(())
     }
 
-    /// Writes what the memtables held and the reopened database does not.
+    /// Writes what the memtables held and the reopened database does not, to a file at once: the next fault looks in memory only
+    /// for what comes after the newest file, and the heads that the log gave back are in one.
     fn write_carried(&self) -> Result<(), StoreError> {
         let carried = std::mem::take(&mut *lock(&self.fault.carried));
         let written = self.db().and_then(|db| {
             let mut batch = WriteBatch::default();
+            let mut missing = false;
             for (key, value) in &carried {
                 // One that cannot be read is written again as well.
                 if db.get_pinned(key).is_ok_and(|found| found.is_some_and(|found| *found == **value)) {
                     continue;
                 }
                 batch.put(key, value);
+                missing = true;
                 if batch.size_in_bytes() > BATCH {
                     let full = std::mem::take(&mut batch);
                     db.write_opt(full, &self.write).map_err(|err| self.failed(err))?;
                 }
             }
-            db.write_opt(batch, &self.write).map_err(|err| self.failed(err))
+            let written = db.write_opt(batch, &self.write);
+            written.and_then(|()| if missing { db.flush() } else { Ok(()) }).map_err(|err| self.failed(err))
         });
         if written.is_err() {
             *lock(&self.fault.carried) = carried;

@@ -131,6 +131,7 @@ fn child() {
     match scenario.as_str() {
         "refusals" => refusals(&location, &[Durability::Power]),
         "all refusals" => refusals(&location, &ALL),
+        "again" => again_and_again(&location),
         "full" => full(&location, &[Durability::Crash]),
         "all full" => full(&location, &ALL),
         "reads" => reads(&location),
@@ -200,6 +201,27 @@ fn refusals(location: &Path, durabilities: &[Durability]) {
             let stream = open(&path, durability);
             assert_eq!(stream.end(), end);
             check(&stream, &stored);
+        }
+    }
+}
+
+#[test]
+fn what_no_file_holds_outlives_one_fault_after_the_other() {
+    on_a_refusing_disk("again");
+}
+
+/// So little that nothing but the faults has it written to files.
+fn again_and_again(location: &Path) {
+    for durability in [Durability::None, Durability::Crash] {
+        let mut feeder = Feeder::new(&location.join(format!("{durability:?}")), durability);
+        for _ in 0..4 {
+            assert!(feeder.push_until_refused(5).is_none());
+            shim::command("eio");
+            // Without a log for records it is heads that the disk refuses.
+            assert!(!feeder.stream.probe());
+            shim::command("");
+            feeder.push_again();
+            feeder.check();
         }
     }
 }
