@@ -75,7 +75,7 @@ impl DiskBuffer {
     }
 
     /// A few of the oldest records that are nowhere else, whole lists only.
-    fn next_batch(state: &mut State) -> Option<Vec<Item>> {
+    pub(super) fn next_batch(state: &mut State) -> Option<Vec<Item>> {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut inside_list = false;
@@ -91,7 +91,7 @@ impl DiskBuffer {
         Some(items)
     }
 
-    fn store_batch(&self, session: &Session, items: &[Item]) -> Result<(), StoreError> {
+    pub(super) fn store_batch(&self, session: &Session, items: &[Item]) -> Result<(), StoreError> {
         let mut maps = Vec::with_capacity(items.len());
         for item in items {
             let map = match &item.content {
