@@ -89,23 +89,6 @@ fn a_full_buffer_can_be_stopped() {
 }
 
 #[test]
-fn a_flush_ends_the_wait_for_room() {
-    let temp = tempfile::tempdir().unwrap();
-    let rig = held(temp.path(), 0, &[("max-size-buffers", "5")]);
-    let (overrun, overran) = mpsc::channel();
-    rig.element.connect("overrun", false, move |_| {
-        let _ = overrun.send(());
-        None
-    });
-    let told = push_in_background(&rig, 0..10);
-    overran.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(told.try_iter().collect::<Vec<_>>(), (0..5).map(Ok).collect::<Vec<_>>());
-    rig.source.push_event(gst::event::FlushStart::new());
-    assert_eq!(told.recv_timeout(PATIENCE), Ok(Err(gst::FlowError::Flushing)));
-    rig.source.push_event(gst::event::FlushStop::new(true));
-}
-
-#[test]
 fn leaky_upstream_drops_new_gops_whole() {
     let temp = tempfile::tempdir().unwrap();
     let rig = held(temp.path(), 0, &[("leaky", "upstream"), ("max-size-buffers", "25")]);
