@@ -116,11 +116,11 @@ impl DiskBuffer {
             .map(|(item, payload)| NewRecord { body: body(item), payload, advance: item.adds.time })
             .collect();
         let first = items.first().map_or(0, |item| item.sequence);
-        let appended = session.stream.append(first, &records);
+        let appended = session.stream.append_late(first, &records);
         {
             let mut state = self.state();
             state.stored(items, appended.as_ref().ok().copied());
-            session.stream.set_cursor(state.cursor);
+            session.stream.settle(state.cursor);
         }
         // Delivery may wait for it.
         self.item_add.ring();
