@@ -21,6 +21,11 @@ impl Bell {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let guard = self.condvar.wait(guard).unwrap_or_else(PoisonError::into_inner);

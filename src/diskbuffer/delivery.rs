@@ -510,7 +510,7 @@ impl DiskBuffer {
     }
 
     /// Says so once per fault.
-    fn cannot_read(&self, err: &StoreError) {
+    pub(super) fn cannot_read(&self, err: &StoreError) {
         let text = err.to_string();
         let known = self.state().last_error.replace(text.clone()) == Some(text);
         if !known {

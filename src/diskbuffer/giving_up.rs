@@ -157,7 +157,7 @@ impl DiskBuffer {
         let uncounted = state.outage.is_some() || state.trust == Trust::Probation;
         if (state.pushing.is_some() || uncounted) && state.taken_until > range.start {
             let from = range.start.max(state.cursor.position);
-            state.dropped_in_flight = Some(InFlight { from, stored: range.end, to: range.end, cause: Cause::Purged });
+            state.dropped_in_flight.push(InFlight { from, stored: range.end, to: range.end, cause: Cause::Purged });
         }
         state.tail.forget_stored_until(range.end);
         state.sent.forget(&range);

@@ -264,7 +264,7 @@ impl DiskBuffer {
         state.eos_sent = None;
         state.counters.accepted = Count::default();
         state.pushing = None;
-        state.dropped_in_flight = None;
+        state.dropped_in_flight.clear();
         (state.gap, state.skip_to) = (false, None);
         state.flushes = (0, 0);
         state.generation += 1;

@@ -304,7 +304,12 @@ impl imp::DiskBuffer {
                 d.begin_at = Some(keyframe);
                 return self.begin(d, session, false);
             }
-            Err(err) => gst::warning!(CAT, imp = self, "The backlog cannot be read, so no keyframe comes first: {err}"),
+            Err(err) => {
+                // In a while, from the resume point: where it stands the new one could not decode anything.
+                self.cannot_read(&err);
+                self.state().resend = true;
+                return self.retry_later(d);
+            }
         }
         self.tell_going_on(session, d.children, stands_at(d));
         d.probation = Some(Default::default());

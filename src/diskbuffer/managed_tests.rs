@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
+use gst::subclass::prelude::*;
 
 use super::DiskBuffer;
 use super::common::{FRAME, PATIENCE, Rig, Seen, Sink, frame, h264_caps, number, until};
@@ -266,6 +267,28 @@ fn held_in_order_within_a_gop_it_goes_back_to_the_keyframe() {
         assert!(discont(sink.buffers().first()));
         assert_eq!((managed.outages(), managed.rig.stat("replayed")), (0, 2));
     }
+}
+
+#[test]
+fn a_keyframe_that_cannot_be_looked_for_now_is_looked_for_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut managed = Managed::playing(dir.path(), &[]);
+    managed.push(0..7);
+    managed.rig.sink.wait_buffers(7);
+    until("everything is counted", || managed.rig.stat("pending") == 0);
+    managed.element.hold(None);
+    assert!(managed.element.wait_until_idle(PATIENCE));
+    let sink = managed.exchange();
+    let session = managed.element.imp().session().unwrap();
+    session.stream.store().while_away(|| {
+        managed.element.release();
+        let stats = || managed.rig.element.property::<gst::Structure>("stats");
+        until("it was looked for", || !stats().get::<&str>("last-error").unwrap().is_empty());
+    });
+    managed.push(7..12);
+    sink.wait_buffers(7);
+    assert_eq!(numbers(&sink), (5..12).collect::<Vec<_>>());
+    assert!(discont(sink.buffers().first()));
 }
 
 #[test]

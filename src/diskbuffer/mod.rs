@@ -116,6 +116,8 @@ mod seam_tests;
 mod sent;
 pub(crate) mod settings;
 mod spool;
+#[cfg(test)]
+mod spool_tests;
 mod state;
 mod stats;
 mod storing;

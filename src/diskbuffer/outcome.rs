@@ -192,7 +192,7 @@ impl DiskBuffer {
                 state.sending_from = state.sending_from.max(item.next);
                 if !state.explicit || item.next <= state.cursor.position {
                     cut |= acknowledge_one(&mut state, item);
-                } else if state.dropped_in_flight.is_some_and(|range| (range.from..range.to).contains(&item.at)) {
+                } else if state.given_up_in_flight(item.at).is_some() {
                     // Purged on its way: nobody has to acknowledge it.
                 } else if !state.sent.push(*item) {
                     state.counters.replayed.add(item.adds);
@@ -206,7 +206,7 @@ impl DiskBuffer {
                     cut |= acknowledge_one(&mut state, &item);
                 }
             }
-            state.dropped_in_flight = None;
+            state.dropped_in_flight.clear();
             self.cursor_moved(&mut state, session);
             let level = state.level();
             let progress = (state.cursor.position, state.sent_until) != before;
@@ -274,7 +274,7 @@ impl DiskBuffer {
         {
             let mut state = self.state();
             state.pushing = None;
-            state.dropped_in_flight = None;
+            state.dropped_in_flight.clear();
             state.sent_until = state.sent_until.max(item.next);
             state.sending_from = state.sending_from.max(item.next);
             if item.next > state.cursor.position {
@@ -356,7 +356,7 @@ impl DiskBuffer {
         let (answer, first) = {
             let mut state = self.state();
             state.pushing = None;
-            state.dropped_in_flight = None;
+            state.dropped_in_flight.clear();
             if state.flow.is_err() || d.generation != state.generation {
                 // We are being stopped, or were flushed: the cursor has not moved, nothing is lost.
                 drop(state);
@@ -540,8 +540,7 @@ impl State {
 
 /// True when the GOP has become too long to be kept.
 pub(super) fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
-    let given_up = state.dropped_in_flight.filter(|range| (range.from..range.to).contains(&item.at));
-    if let Some(range) = given_up {
+    if let Some(range) = state.given_up_in_flight(item.at) {
         // It went out all the same.
         if item.at < range.stored {
             state.cursor.pass_given_up(item.next - 1, item.adds, range.cause);

@@ -75,7 +75,7 @@ impl DiskBuffer {
     }
 
     /// A few of the oldest records that are nowhere else, whole lists only.
-    fn next_batch(state: &mut State) -> Option<Vec<Item>> {
+    pub(super) fn next_batch(state: &mut State) -> Option<Vec<Item>> {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut inside_list = false;
@@ -91,7 +91,7 @@ impl DiskBuffer {
         Some(items)
     }
 
-    fn store_batch(&self, session: &Session, items: &[Item]) -> Result<(), StoreError> {
+    pub(super) fn store_batch(&self, session: &Session, items: &[Item]) -> Result<(), StoreError> {
         let mut maps = Vec::with_capacity(items.len());
         for item in items {
             let map = match &item.content {
@@ -116,11 +116,11 @@ impl DiskBuffer {
             .map(|(item, payload)| NewRecord { body: body(item), payload, advance: item.adds.time })
             .collect();
         let first = items.first().map_or(0, |item| item.sequence);
-        let appended = session.stream.append(first, &records);
+        let appended = session.stream.append_late(first, &records);
         {
             let mut state = self.state();
             state.stored(items, appended.as_ref().ok().copied());
-            session.stream.set_cursor(state.cursor);
+            session.stream.settle(state.cursor);
         }
         // Delivery may wait for it.
         self.item_add.ring();

@@ -154,8 +154,8 @@ pub struct State {
     pub resend: bool,
     /// Why the disk refuses.
     pub fault: Option<String>,
-    /// Dropped while being pushed: counts as delivered if the push succeeds.
-    pub dropped_in_flight: Option<InFlight>,
+    /// Dropped while being pushed, in the order in which it was: counts as delivered if the push succeeds.
+    pub dropped_in_flight: Vec<InFlight>,
     /// `catch-up-rate` was set: what is waited for by the old one is over.
     pub rate_changed: bool,
     /// Tell downstream of a gap at the next buffer.
@@ -215,7 +215,7 @@ impl Default for State {
             trust: Trust::default(),
             resend: false,
             fault: None,
-            dropped_in_flight: None,
+            dropped_in_flight: Vec::new(),
             rate_changed: false,
             gap: false,
             flushes: (0, 0),
@@ -285,11 +285,8 @@ impl State {
     pub fn drop_until(&mut self, stream: &Stream, to: Mark, cause: Cause) -> (Totals, Count) {
         let stored = self.tail.first_unstored().map_or(to.sequence, |first| first.min(to.sequence));
         if self.pushing.is_some() {
-            let before = self.dropped_in_flight;
-            let from = before.map_or(self.cursor.position, |range| range.from);
-            // What was in memory only when it was dropped stays that.
-            let stored = before.filter(|range| range.stored < range.to).map_or(stored, |range| range.stored);
-            self.dropped_in_flight = Some(InFlight { from, stored, to: to.sequence, cause });
+            let from = self.cursor.position;
+            self.dropped_in_flight.push(InFlight { from, stored, to: to.sequence, cause });
         }
         let rejected = self.forget_until(stream, to.sequence);
         self.sent.drop_until(to.sequence);
@@ -298,6 +295,11 @@ impl State {
         // What was sent and only waits for its acknowledgement leaves no gap.
         self.skip_to = self.skip_to.max(Some(to.sequence));
         (dropped, rejected)
+    }
+
+    /// As what `sequence` was given up while it was being pushed: what came first counts.
+    pub fn given_up_in_flight(&self, sequence: Sequence) -> Option<InFlight> {
+        self.dropped_in_flight.iter().find(|range| (range.from..range.to).contains(&sequence)).copied()
     }
 
     /// Takes note of what was given up, once the push that was under way has ended.

@@ -67,7 +67,7 @@ impl State {
         cursor.ledger.bypassed.subtract(late.delivered);
         cursor.ledger.dropped.add(late.left_out);
         cursor.ledger.rejected.subtract(late.left_out);
-        if let Some(range) = self.dropped_in_flight.as_mut().filter(|range| range.stored >= storing.range.start) {
+        for range in self.dropped_in_flight.iter_mut().filter(|range| range.stored >= storing.range.start) {
             range.stored = range.stored.max(end.sequence).min(range.to);
         }
     }
@@ -196,7 +196,7 @@ mod tests {
             let state = &mut self.state;
             state.pushing = None;
             if leave_out {
-                state.dropped_in_flight = None;
+                state.dropped_in_flight.clear();
                 if passed.next > state.cursor.position {
                     acknowledge_one(state, &Passed { dropped: true, ..passed });
                 }
@@ -206,7 +206,7 @@ mod tests {
             } else {
                 self.at = state.cursor.resume.max(1);
             }
-            state.dropped_in_flight = None;
+            state.dropped_in_flight.clear();
             self.moved();
         }
 

@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DB, WriteBatch};
+use rocksdb::{DB, WriteBatch, WriteOptions};
 
 use super::error::StoreError;
 use super::extents::Extents;
@@ -249,7 +249,6 @@ impl Log {
     /// Closes the database and opens it again, with all that it had and a new extent.
     fn reopen(&self) -> Result<(), StoreError> {
         self.exchange()?;
-        self.write_carried()?;
         self.begin_next_extent()?;
         self.save_high_water();
         Ok(())
@@ -273,33 +272,38 @@ impl Log {
             }
         }
         let opened = salvage::open_database(&self.directory, &self.options, || self.database_options())?;
-        self.handle.put(opened.db);
         self.report(opened.incidents);
-        Ok(())
-    }
-
-    /// Writes what the memtables held and the reopened database does not.
-    fn write_carried(&self) -> Result<(), StoreError> {
         let carried = std::mem::take(&mut *lock(&self.fault.carried));
-        let written = self.db().and_then(|db| {
-            let mut batch = WriteBatch::default();
-            for (key, value) in &carried {
-                // One that cannot be read is written again as well.
-                if db.get_pinned(key).is_ok_and(|found| found.is_some_and(|found| *found == **value)) {
-                    continue;
-                }
-                batch.put(key, value);
-                if batch.size_in_bytes() > BATCH {
-                    let full = std::mem::take(&mut batch);
-                    db.write_opt(full, &self.write).map_err(|err| self.failed(err))?;
-                }
-            }
-            db.write_opt(batch, &self.write).map_err(|err| self.failed(err))
-        });
+        let written = self.write_carried(opened.db, &carried);
         if written.is_err() {
             *lock(&self.fault.carried) = carried;
         }
         written
+    }
+
+    /// Writes what the memtables held and the reopened database does not. Nobody reads before it is there, or would take it
+    /// for lost. It has to get into a file at once: the next fault looks in memory for what comes after the newest file only,
+    /// and the heads that the log gave back are in one.
+    fn write_carried(&self, db: DB, carried: &[Entry]) -> Result<(), StoreError> {
+        let mut unlogged = WriteOptions::default();
+        unlogged.disable_wal(true);
+        let write = |batch: WriteBatch| db.write_opt(batch, &unlogged).map_err(|err| self.failed(err));
+        let mut batch = WriteBatch::default();
+        let mut missing = false;
+        for (key, value) in carried {
+            // One that cannot be read is written again as well.
+            if db.get_pinned(key).is_ok_and(|found| found.is_some_and(|found| *found == **value)) {
+                continue;
+            }
+            batch.put(key, value);
+            missing = true;
+            if batch.size_in_bytes() > BATCH {
+                write(std::mem::take(&mut batch))?;
+            }
+        }
+        write(batch)?;
+        self.handle.put(db);
+        if missing { self.db()?.flush().map_err(|err| self.failed(err)) } else { Ok(()) }
     }
 
     /// Makes the directory anew and begins an empty store in it.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::tests::{buffer, noise, read_all, until};
@@ -131,6 +132,8 @@ fn child() {
     match scenario.as_str() {
         "refusals" => refusals(&location, &[Durability::Power]),
         "all refusals" => refusals(&location, &ALL),
+        "again" => again_and_again(&location),
+        "meanwhile" => read_meanwhile(&location),
         "full" => full(&location, &[Durability::Crash]),
         "all full" => full(&location, &ALL),
         "reads" => reads(&location),
@@ -202,6 +205,58 @@ fn refusals(location: &Path, durabilities: &[Durability]) {
             check(&stream, &stored);
         }
     }
+}
+
+#[test]
+fn what_no_file_holds_outlives_one_fault_after_the_other() {
+    on_a_refusing_disk("again");
+}
+
+/// So little that nothing but the faults has it written to files.
+fn again_and_again(location: &Path) {
+    for durability in [Durability::None, Durability::Crash] {
+        let mut feeder = Feeder::new(&location.join(format!("{durability:?}")), durability);
+        for _ in 0..4 {
+            assert!(feeder.push_until_refused(5).is_none());
+            shim::command("eio");
+            // Without a log for records it is heads that the disk refuses.
+            assert!(!feeder.stream.probe());
+            shim::command("");
+            feeder.push_again();
+            feeder.check();
+        }
+    }
+}
+
+#[test]
+fn what_is_read_while_the_database_is_opened_again_is_whole() {
+    on_a_refusing_disk("meanwhile");
+}
+
+/// What no file holds is not there for a moment: nobody may take it for lost.
+fn read_meanwhile(location: &Path) {
+    let mut feeder = Feeder::new(location, Durability::None);
+    assert!(feeder.push_until_refused(100).is_none());
+    for _ in 0..5 {
+        shim::command("eio");
+        assert!(!feeder.stream.probe());
+        shim::command("");
+        let (stream, stored) = (&feeder.stream, feeder.stored.keys().copied().collect::<Vec<_>>());
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    if let Ok(chunk) = stream.read(0, usize::MAX, usize::MAX) {
+                        assert_eq!(chunk.records.iter().map(|record| record.sequence).collect::<Vec<_>>(), stored);
+                    }
+                }
+            });
+            until("the disk is used again", || stream.probe());
+            over.store(true, Ordering::Relaxed);
+        });
+        assert!(feeder.push_until_refused(5).is_none());
+    }
+    feeder.check();
 }
 
 #[test]

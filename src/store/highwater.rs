@@ -128,6 +128,8 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::tests::buffer;
+    use crate::store::{NewRecord, Store, StoreOptions, Sync};
 
     fn high(end: u64) -> HighWater {
         let totals = Totals { buffers: end, ..Totals::default() };
@@ -158,5 +160,30 @@ mod tests {
         assert_eq!(HighWater::load(temp.path()), HighWater::default());
         file.set_len(2).unwrap();
         assert_eq!(HighWater::load(temp.path()), HighWater::default());
+    }
+
+    #[test]
+    fn what_is_stored_late_is_noted_once() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = Store::open(temp.path(), &StoreOptions::default()).unwrap();
+        let stream = store.stream("a").unwrap();
+        let noted = || {
+            store.log().save_high_water();
+            let High { totals, cursor, .. } = HighWater::load(temp.path()).of(1).unwrap().clone();
+            totals.buffers + cursor.ledger.bypassed.buffers
+        };
+        // Delivered from memory.
+        let one = Totals { buffers: 1, bytes: 1, time: 10 };
+        let mut cursor = CursorRecord { position: 2, ..stream.cursor() };
+        cursor.ledger.bypassed.add(one);
+        stream.set_cursor(cursor);
+        assert_eq!(noted(), 1);
+        let record = NewRecord { body: buffer(Sync::Closed), payload: &[b"x"], advance: 10 };
+        stream.append_late(1, &[record]).unwrap();
+        assert_eq!(noted(), 1);
+        cursor.ledger.bypassed.subtract(one);
+        cursor.ledger.delivered.add(one);
+        stream.settle(CursorRecord { totals: one, ..cursor });
+        assert_eq!((noted(), stream.cursor().ledger.bypassed.buffers), (1, 0));
     }
 }

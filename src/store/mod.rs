@@ -165,6 +165,16 @@ impl Store {
         self.log().accepts().err()
     }
 
+    /// Runs `f` while nothing can be read or written, as while the database is opened again.
+    #[cfg(test)]
+    pub fn while_away<R>(&self, f: impl FnOnce() -> R) -> R {
+        let handle = &self.log().handle;
+        let db = handle.take();
+        let result = f();
+        db.into_iter().for_each(|db| handle.put(db));
+        result
+    }
+
     /// Bytes that the directory occupies.
     pub fn disk_bytes(&self) -> u64 {
         self.log().directory.disk_bytes()

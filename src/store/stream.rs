@@ -5,7 +5,7 @@
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rocksdb::WriteBatch;
@@ -118,6 +118,8 @@ pub struct StreamLog {
 struct Writer {
     /// After the last record that is stored.
     end: Mark,
+    /// The same before what is being stored late: the cursor does not know of that yet.
+    settled: Option<Mark>,
     /// After the last number that was given out.
     given: Sequence,
     /// In force at the end.
@@ -210,6 +212,7 @@ impl StreamLog {
             durable: AtomicU64::new(end.sequence),
             writer: Mutex::new(Writer {
                 end,
+                settled: None,
                 given: end.sequence,
                 state,
                 state_unwritten: false,
@@ -295,9 +298,10 @@ impl StreamLog {
 
     /// Where it stands, for the high-water file.
     pub fn high(&self) -> High {
-        let (cursor, holes) = self.cursor_and_holes();
+        let progress = lock(&self.progress);
+        let (cursor, holes) = (progress.cursor, progress.holes.clone());
         let writer = lock(&self.writer);
-        let (Mark { sequence: end, totals }, given) = (writer.end, writer.given);
+        let (Mark { sequence: end, totals }, given) = (writer.settled.unwrap_or(writer.end), writer.given);
         High { id: self.id, name: self.name.clone(), end, totals, given, cursor, holes: Holes::clone(&holes) }
     }
 
@@ -545,7 +549,17 @@ impl Stream {
     /// Moves the cursor; it is saved within 100 ms. What lies before its `resume` may be gone from then on, unless
     /// [`Stream::set_retention`] keeps it.
     pub fn set_cursor(&self, cursor: CursorRecord) {
-        let mut progress = lock(&self.stream.progress);
+        self.move_cursor(lock(&self.stream.progress), cursor);
+    }
+
+    /// The same after [`Stream::append_late`]: it counts now as what became of it.
+    pub fn settle(&self, cursor: CursorRecord) {
+        let progress = lock(&self.stream.progress);
+        lock(&self.stream.writer).settled = None;
+        self.move_cursor(progress, cursor);
+    }
+
+    fn move_cursor(&self, mut progress: MutexGuard<'_, Progress>, cursor: CursorRecord) {
         if progress.cursor == cursor {
             return;
         }
@@ -579,6 +593,20 @@ impl Stream {
         if writer.appending {
             writer.changed.push((slot.clone(), clears.clone(), value.to_vec()));
         }
+    }
+
+    /// Appends what the cursor may have passed already. What counts as bypassed in it is not counted as stored too before
+    /// [`Stream::settle`] says what became of it.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Stream::append`].
+    pub fn append_late(&self, first: Sequence, records: &[NewRecord<'_>]) -> Result<Mark, StoreError> {
+        {
+            let mut writer = lock(&self.stream.writer);
+            writer.settled = Some(writer.end);
+        }
+        self.append(first, records)
     }
 
     /// Appends the records as one: after a crash all of them are there or none. The first gets the number `first`, which

@@ -66,6 +66,28 @@ fn purged_bytes_are_nowhere_on_the_disk() {
 }
 
 #[test]
+fn what_is_purged_while_it_is_pushed_counts_once_whatever_is_purged_next() {
+    let temp = tempfile::tempdir().unwrap();
+    let before = held(temp.path(), &[]);
+    before.start_stream("s", &h264_caps());
+    push_frames(&before, 0..30);
+    before.stop();
+    drop(before);
+    // Read ahead as a whole.
+    let sink = Sink::default();
+    sink.hold_after(5);
+    let rig = Rig::with_sink(temp.path(), &[("add-position-meta", "true")], sink);
+    rig.sink.wait_held();
+    let at = rig.sink.positions()[4] + 1;
+    assert!(purge(&rig, at, at + 2) && purge(&rig, at + 10, at + 12));
+    rig.sink.release();
+    rig.sink.wait_buffers(25);
+    until("everything is counted", || rig.stat("pending") == 0);
+    rig.check_accounts();
+    assert_eq!((rig.stat("purged"), rig.stat("delivered")), (5, 25));
+}
+
+#[test]
 fn clear_leaves_nothing() {
     let temp = tempfile::tempdir().unwrap();
     let rig = held(temp.path(), &[]);

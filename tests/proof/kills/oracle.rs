@@ -30,6 +30,13 @@ pub struct Run {
     pub late: u64,
 }
 
+impl Run {
+    /// What was acknowledged then is surely noted on the disk.
+    fn noted_by(&self) -> u64 {
+        self.killed_at.saturating_sub(NOTE + BUSY + 2 * self.late)
+    }
+}
+
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
     pub accepted: u64,
@@ -59,6 +66,8 @@ struct Fed {
     limit: u64,
     /// Below this nothing may be missing.
     settled: u64,
+    /// So many are in the sums with which the next one begins, at least.
+    noted: u64,
     lossless: bool,
     /// What was received before, when that was told.
     base: Option<u64>,
@@ -68,18 +77,25 @@ impl Fed {
     fn new(reel: &Reel, at: u64, run: &Run) -> Self {
         let told = || run.lines.iter().map(|(_, told)| *told);
         let accepted = told().filter(|told| matches!(told, Told::Accepted(_))).count() as u64;
-        let stats = || told().filter_map(|told| if let Told::Stats(stats) = told { Some(stats) } else { None });
-        let base = stats().next().map(|stats| stats.received);
+        let mut stats = told().filter_map(|told| if let Told::Stats(stats) = told { Some(stats) } else { None });
+        let base = stats.next().map(|stats| stats.received);
         let limit = accepted + reel.untold(at * RUN + accepted);
         let lossless = run.logged && !run.plan.spills();
-        let settled = match base {
+        let noted_by = run.noted_by();
+        let settled = |until: u64| match base {
             _ if lossless => accepted,
             Some(base) if run.logged => {
-                stats().map(|stats| (stats.received - stats.queued).saturating_sub(base)).max().unwrap_or(0).min(limit)
+                let stats = run.lines.iter().filter(|(when, _)| *when <= until);
+                let settled = stats.filter_map(|(_, told)| match told {
+                    Told::Stats(stats) => Some((stats.received - stats.queued).saturating_sub(base)),
+                    _ => None,
+                });
+                settled.max().unwrap_or(0).min(limit)
             }
             _ => 0,
         };
-        Self { accepted, limit, settled, lossless, base }
+        let (noted, settled) = (settled(noted_by), settled(u64::MAX));
+        Self { accepted, limit, settled, noted, lossless, base }
     }
 }
 
@@ -168,10 +184,10 @@ impl Oracle<'_> {
         from == number || (resumes && (from..number).all(|number| self.was_spared(number)))
     }
 
-    /// What was being sent again was acknowledged meanwhile: it goes on behind that.
-    fn was_overtaken(&self, previous: u64, number: u64, discont: bool) -> bool {
-        let acknowledged = Some(number) <= self.reach || self.may_follow(self.reach, number, discont);
-        previous < number && acknowledged && self.reel.unit(number).start != Start::No
+    /// What was being sent again was acknowledged meanwhile: it goes on where it would be resumed then.
+    fn was_overtaken(&self, previous: u64, number: u64, discont: bool, acknowledged: &[u64]) -> bool {
+        let resumes = discont && acknowledged.iter().any(|last| self.reel.resume_at(last + 1) == number);
+        previous < number && (resumes || self.may_follow(self.reach, number, discont))
     }
 
     fn was_spared(&self, number: u64) -> bool {
@@ -197,6 +213,7 @@ impl Oracle<'_> {
         let mut refused = None;
         let mut origin = 0;
         let mut acks = Acks::default();
+        let mut acknowledging = Vec::new();
         for &(when, told) in &run.lines {
             match told {
                 Told::Refused(number) => {
@@ -223,7 +240,7 @@ impl Oracle<'_> {
                             if ![
                                 self.may_follow(Some(previous), number, discont),
                                 self.left_out(origin, previous, number),
-                                run.plan.explicit && self.was_overtaken(previous, number, discont),
+                                run.plan.explicit && self.was_overtaken(previous, number, discont, &acknowledging),
                             ]
                             .contains(&true) =>
                         {
@@ -258,13 +275,15 @@ impl Oracle<'_> {
                     acks.taken(when);
                 }
                 Told::DeliveredMark(number) => _ = self.marks.insert(number),
-                Told::Acknowledging(number) => self.reach = self.reach.max(Some(number)),
+                Told::Acknowledging(number) => {
+                    self.reach = self.reach.max(Some(number));
+                    acknowledging.push(number);
+                }
                 Told::Acknowledged(number) => acks.acknowledged(number, when),
                 Told::Accepted(_) | Told::AcceptedMark(_) | Told::Stats(_) | Told::Beat => {}
             }
         }
-        let noted = run.killed_at.saturating_sub(NOTE + BUSY + 2 * run.late);
-        self.saved = self.saved.max(acks.newest(noted));
+        self.saved = self.saved.max(acks.newest(run.noted_by()));
         Ok(())
     }
 
@@ -357,11 +376,8 @@ impl Oracle<'_> {
     fn sums_go_on(&self, at: usize) -> Result<(), String> {
         let before = &self.fed[..at];
         let Some(base) = self.fed[at].base else { return Ok(()) };
-        // What an unlogged run had stored late may be noted twice.
-        let logged = self.runs[..at].iter().all(|run| run.logged);
-        let most = if logged { before.iter().map(|fed| fed.limit).sum() } else { u64::MAX };
-        let least: u64 =
-            if before.iter().all(|fed| fed.lossless) { before.iter().map(|fed| fed.accepted).sum() } else { 0 };
+        let most = before.iter().map(|fed| fed.limit).sum();
+        let least: u64 = before.iter().map(|fed| fed.noted).sum();
         (least..=most)
             .contains(&base)
             .then_some(())

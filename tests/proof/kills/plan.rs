@@ -1,6 +1,7 @@
 //! What each process does, from a seed: whoever kills it and the process itself come to the same plan.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::reel::KINDS;
 use crate::victims::Dice;
@@ -84,6 +85,9 @@ impl Round {
         let stream = |_| StreamPlan {
             persist: one_of(&mut dice, self.persist, PERSISTS.len()),
             explicit: dice.below(3) == 0,
+            acknowledged_after: Duration::from_millis(
+                [0, 0, 50, 5000][dice.below(if drains { 2 } else { 4 }) as usize],
+            ),
             behaviour: if drains { Behaviour::Takes } else { Behaviour::of(&mut dice) },
             memory: [20_000, 300_000, 8 << 20][dice.below(3) as usize],
             spill_after: [1, 20, 1000][dice.below(3) as usize] * 1_000_000,
@@ -108,6 +112,8 @@ pub struct Plan {
 pub struct StreamPlan {
     pub persist: usize,
     pub explicit: bool,
+    /// How long after it came; some not within the life of the process.
+    pub acknowledged_after: Duration,
     pub behaviour: Behaviour,
     pub memory: u64,
     /// In ns.

@@ -1,10 +1,11 @@
 //! The process that is killed: feeds every stream of a store at once and takes what comes out.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver as Channel, channel};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
@@ -170,11 +171,16 @@ impl Lane {
     fn acknowledge(&self, over: &AtomicBool) {
         let Some(came) = self.acknowledged.lock().unwrap().take().filter(|_| self.plan.explicit) else { return };
         let mut latest = None;
+        // Late, or nobody would notice what counts too early.
+        let mut waiting = VecDeque::new();
         while !over.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(3));
-            for pair in came.try_iter() {
-                latest = latest.max(Some(pair));
-            }
+            let now = Instant::now();
+            waiting.extend(came.try_iter().map(|pair| (now, pair)));
+            let due =
+                waiting.iter().take_while(|(came, _): &&(Instant, _)| came.elapsed() >= self.plan.acknowledged_after);
+            let due = due.count();
+            latest = latest.max(waiting.drain(..due).map(|(_, pair)| pair).max());
             if let Some((number, position)) = latest {
                 self.journal.tell(Told::Acknowledging(number));
                 if self.rig.element.emit_by_name::<bool>("acknowledge", &[&position]) {
