@@ -148,12 +148,17 @@ impl Tail {
         self.unstored().filter(within).map(|item| item.sequence)
     }
 
-    /// The record at `sequence` is left out, if it is nowhere else.
-    pub fn leave_out(&mut self, sequence: Sequence) {
-        let index = self.index(sequence);
-        if let Some(item) = self.items.get_mut(index).filter(|item| item.sequence == sequence && index >= self.stored) {
-            item.left_out = true;
-        }
+    /// What the records of `range` add that are nowhere else.
+    pub fn unstored_within(&self, range: Range<Sequence>) -> Totals {
+        let (from, to) = (self.index(range.start).max(self.stored), self.index(range.end));
+        let within = self.items.range(from..to.max(from));
+        within.fold(Totals::default(), |sum, item| sum.plus(item.adds))
+    }
+
+    /// The records of `range` are left out, as far as they are nowhere else.
+    pub fn leave_out(&mut self, range: Range<Sequence>) {
+        let (from, to) = (self.index(range.start).max(self.stored), self.index(range.end));
+        self.items.range_mut(from..to.max(from)).for_each(|item| item.left_out = true);
     }
 
     fn index(&self, sequence: Sequence) -> usize {
