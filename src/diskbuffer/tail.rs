@@ -73,8 +73,8 @@ impl Item {
 pub struct Gone {
     /// Buffers that were not delivered.
     pub buffers: Count,
-    /// Changes of state; they stay in force.
-    pub state: Vec<Arc<Coded>>,
+    /// Changes of state, by number; they stay in force.
+    pub state: Vec<(Sequence, Arc<Coded>)>,
 }
 
 /// What those add that were stored after the cursor had passed them.
@@ -235,17 +235,17 @@ impl Tail {
     }
 
     /// Lets go of delivered records that a resume does not need.
-    pub fn release(&mut self, resume: Sequence) -> Vec<Arc<Coded>> {
+    pub fn release(&mut self, resume: Sequence) -> Vec<(Sequence, Arc<Coded>)> {
         let mut state = Vec::new();
         let until = resume.min(self.acknowledged);
         while self.stored == 0 && self.first().is_some_and(|first| first < until) {
-            state.extend(self.pop().and_then(|item| item.coded));
+            state.extend(self.pop().and_then(|item| Some((item.sequence, item.coded?))));
         }
         state
     }
 
     /// Lets go of delivered records that only a resume would need.
-    pub fn release_delivered(&mut self) -> Vec<Arc<Coded>> {
+    pub fn release_delivered(&mut self) -> Vec<(Sequence, Arc<Coded>)> {
         self.release(self.acknowledged)
     }
 
@@ -286,7 +286,7 @@ impl Tail {
                 if item.sequence >= self.acknowledged {
                     gone.buffers.add(item.adds);
                 }
-                gone.state.extend(item.coded);
+                gone.state.extend(item.coded.map(|coded| (item.sequence, coded)));
             }
         }
         self.acknowledged = self.acknowledged.max(position);

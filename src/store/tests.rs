@@ -117,6 +117,45 @@ fn a_position_is_not_used_twice_after_an_unclean_end() {
     assert_eq!(sequences, [1, 2 + schema::UNCLEAN_GAP]);
 }
 
+/// Of what is being stored, what was given up meanwhile changes the state after it, not before.
+#[test]
+fn state_does_not_change_before_its_time_when_it_is_given_up_while_it_is_being_stored() {
+    let slot = Slot { rank: 1, name: String::new() };
+    let change = |value: &'static [u8]| (slot.clone(), Clears::Nothing, value);
+    for works in [true, false] {
+        let temp = tempfile::tempdir().unwrap();
+        let stream = open(temp.path());
+        append(&stream, buffer(Sync::Closed), b"1");
+        stream.give_out(8);
+        for (at, value) in [(2, b"2"), (5, b"5"), (7, b"7")] {
+            let (slot, clears, value) = change(value);
+            stream.change_state(at, (&slot, &clears, value), Some(4));
+        }
+        let state_at = |at| stream.state_at(at).unwrap().into_values().next();
+        assert_eq!(state_at(8), Some(b"7".to_vec()));
+        if works {
+            let body = Body::State { slot: slot.clone(), clears: Clears::Nothing };
+            let record = |body, payload| NewRecord { body, payload, advance: 0 };
+            let key = || buffer(Sync::Closed);
+            stream.append(4, &[record(key(), &[b"4"]), record(body, &[b"5"]), record(key(), &[b"6"])]).unwrap();
+            assert_eq!([4, 6].map(state_at), [Some(b"2".to_vec()), Some(b"5".to_vec())]);
+        }
+        assert_eq!(state_at(8), Some(b"7".to_vec()));
+        append(&stream, buffer(Sync::Closed), b"8");
+        let mut state = StateMap::new();
+        let mut seen = Vec::new();
+        for record in read_all(&stream, 0) {
+            let (is_buffer, at) = (matches!(record.body, Body::Buffer(_)), record.sequence);
+            log::apply_record(&mut state, record);
+            if is_buffer {
+                seen.push((at, state.values().next().map_or(0, |value| value[0])));
+            }
+        }
+        let expected: &[_] = if works { &[(1, 0), (4, b'2'), (6, b'5'), (8, b'7')] } else { &[(1, 0), (8, b'7')] };
+        assert_eq!(seen, expected);
+    }
+}
+
 /// Closes the files and does nothing else: what a killed process leaves.
 pub fn crash(stream: Stream) {
     stream.store().log().abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
