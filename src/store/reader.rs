@@ -233,7 +233,8 @@ impl View<'_> {
 
     /// See [`Stream::read`].
     pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
-        let mut chunk = Chunk::default();
+        // Before the pieces: an extent that begins meanwhile is not among them, nor is anything asked of what is in it.
+        let mut chunk = Chunk { end: self.stream.committed(), ..Chunk::default() };
         let mut from = from;
         let mut bytes = 0;
         loop {
@@ -260,7 +261,7 @@ impl View<'_> {
         chunk: &mut Chunk,
     ) -> Result<bool, StoreError> {
         // Both lanes up to the same record: what is being written could show in the one and not in the other.
-        let committed = self.stream.committed();
+        let committed = chunk.end;
         let to = committed.min(piece.to);
         let db = self.source.db()?;
         let data_end = piece.data_end(committed);

@@ -89,6 +89,8 @@ pub struct Chunk {
     pub unreadable: Vec<(Sequence, Sequence)>,
     /// Where the next read begins; `None` when nothing more is stored.
     pub next: Option<Sequence>,
+    /// Where the stream ended when reading began: what was appended since may be missing here.
+    pub end: Sequence,
 }
 
 impl Chunk {

@@ -156,6 +156,57 @@ fn state_does_not_change_before_its_time_when_it_is_given_up_while_it_is_being_s
     }
 }
 
+/// Where the disk is asked, something happens first.
+struct Meanwhile<'a> {
+    stream: &'a Stream,
+    act: &'a dyn Fn(),
+}
+
+impl reader::Source for Meanwhile<'_> {
+    fn db(&self) -> Result<handle::Guard<'_>, StoreError> {
+        (self.act)();
+        self.stream.log().db()
+    }
+
+    fn extents(&self) -> std::sync::RwLockReadGuard<'_, extents::Extents> {
+        self.stream.log().extents()
+    }
+
+    fn failed(&self, source: rocksdb::Error) -> StoreError {
+        self.stream.log().failed(source)
+    }
+
+    fn corrected(&self, arrival: Arrival) -> Option<(i64, bool)> {
+        self.stream.log().time.corrected(arrival)
+    }
+}
+
+#[test]
+fn what_is_appended_while_it_is_read_is_read_next() {
+    for switches in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let stream = open(temp.path());
+        (0..10).for_each(|_| _ = append(&stream, buffer(Sync::Closed), b"frame"));
+        stream.purge(6..11).unwrap();
+        let act = || {
+            if switches {
+                stream.log().begin_next_extent().unwrap();
+            }
+            append(&stream, buffer(Sync::Closed), b"frame");
+        };
+        let source = Meanwhile { stream: &stream, act: &act };
+        let view = reader::View { source: &source, stream: stream.parts().1 };
+        let (mut at, mut seen) = (6, Vec::new());
+        for _ in 0..20 {
+            let chunk = view.read(at, 1, 1).unwrap();
+            at = chunk.next.unwrap_or(chunk.end);
+            seen.extend(chunk.records.iter().map(|record| record.sequence));
+        }
+        assert_eq!(seen, (11..11 + seen.len() as u64).collect::<Vec<_>>());
+        assert!(seen.len() >= 19, "{seen:?}");
+    }
+}
+
 /// Closes the files and does nothing else: what a killed process leaves.
 pub fn crash(stream: Stream) {
     stream.store().log().abandoned.store(true, std::sync::atomic::Ordering::Relaxed);
