@@ -24,6 +24,10 @@ const SPANS: usize = 64;
 const SCAN_RECORDS: usize = 256;
 const SCAN_BYTES: usize = 1 << 20;
 
+/// Payload of a whole state in a thin lane that stood in what was thinned or purged. Without it, it is the one with which a hole
+/// begins, or began.
+pub const KEPT_SNAPSHOT: &[u8] = b"kept";
+
 /// A stretch of a stream in one extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
@@ -46,6 +50,12 @@ impl Piece {
 
     fn lane(&self, lane: fn(u32) -> Lane, thinned: fn(u32) -> Lane, stream: u32) -> Lane {
         if self.thinned { thinned(stream) } else { lane(stream) }
+    }
+
+    /// The state at the beginning of a hole is no record of the stream. Where memory alone had changed it, it is: see
+    /// [`KEPT_SNAPSHOT`].
+    pub fn is_beginning(&self, record: &Record) -> bool {
+        self.thinned && matches!(record.body, Body::Snapshot(_)) && record.payload.as_ref() != KEPT_SNAPSHOT
     }
 
     fn data(&self, stream: u32) -> Lane {
@@ -276,8 +286,7 @@ impl View<'_> {
             };
             if let (Some(at), Some(value)) = (iter.sequence(), iter.value()) {
                 match record::decode(at, value.to_vec()) {
-                    // The state at the beginning of a thinned piece is no record.
-                    Ok(Record { body: Body::Snapshot(_), .. }) if piece.thinned => {}
+                    Ok(record) if piece.is_beginning(&record) => {}
                     Ok(record) => {
                         *bytes += record.payload.len();
                         chunk.records.push(Record { before: record.before.plus(piece.base), ..record });
