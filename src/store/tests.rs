@@ -196,7 +196,8 @@ fn what_is_appended_while_it_is_read_is_read_next() {
         };
         let source = Meanwhile { stream: &stream, act: &act };
         let view = reader::View { source: &source, stream: stream.parts().1 };
-        let (mut at, mut seen) = (6, Vec::new());
+        // Behind the state with which the hole begins.
+        let (mut at, mut seen) = (7, Vec::new());
         for _ in 0..20 {
             let chunk = view.read(at, 1, 1).unwrap();
             at = chunk.next.unwrap_or(chunk.end);
