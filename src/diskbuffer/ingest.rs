@@ -415,7 +415,7 @@ impl DiskBuffer {
             };
             // A resume needs the GOP that is being delivered: for that there is as much again.
             if state.fault.is_some() && !state.spooling && state.tail.unstored_bytes() > limit.saturating_mul(2) {
-                change_state(&session.stream, &state.tail.release_delivered());
+                change_state(&session.stream, &state.tail.release_delivered(), None);
             }
             let level = state.level();
             (

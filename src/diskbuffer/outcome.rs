@@ -510,14 +510,26 @@ fn place(state: &State, item: &Passed) -> (bool, Totals) {
     }
 }
 
+/// What it adds that is not stored: several records that were put together may be in part.
+fn unstored_of(state: &State, item: &Passed, stored: bool) -> Totals {
+    match stored {
+        true if item.next - item.at > 1 => state.tail.unstored_within(item.at..item.next),
+        true => Totals::default(),
+        false => item.adds,
+    }
+}
+
 /// The cursor passes what was left out.
 fn give_up(state: &mut State, item: &Passed, stored: bool, before: Totals) {
+    let unstored = unstored_of(state, item, stored);
     if stored {
+        let after = before.plus(item.adds.since(unstored));
         state.cursor.skip(Mark { sequence: item.at, totals: before }, Cause::Lost);
-        state.cursor.skip(Mark { sequence: item.next, totals: before.plus(item.adds) }, Cause::Dropped);
-    } else {
-        state.tail.leave_out(item.at);
-        state.cursor.ledger.rejected.add(item.adds);
+        state.cursor.skip(Mark { sequence: item.next, totals: after }, Cause::Dropped);
+    }
+    if !stored || unstored.buffers > 0 {
+        state.tail.leave_out(item.at..item.next);
+        state.cursor.ledger.rejected.add(unstored);
         state.cursor.position = item.next;
         state.cursor.resume = item.next;
     }
@@ -564,13 +576,16 @@ pub(super) fn acknowledge_one(state: &mut State, item: &Passed) -> bool {
         give_up(state, item, stored, before);
         return false;
     }
+    let unstored = unstored_of(state, item, stored);
     if stored {
-        state.cursor.pass(Mark { sequence: item.next - 1, totals: before }, before.plus(item.adds));
-    } else {
+        let after = before.plus(item.adds.since(unstored));
+        state.cursor.pass(Mark { sequence: item.next - 1, totals: before }, after);
+    }
+    if !stored || unstored.buffers > 0 {
         // Nothing that is stored stands behind what is not: what is still pending could not be read.
         let end = state.end.totals;
         state.cursor.lose_pending(end);
-        state.cursor.ledger.bypassed.add(item.adds);
+        state.cursor.ledger.bypassed.add(unstored);
         state.cursor.position = item.next;
     }
     let from = Mark { sequence: item.at, totals: state.passed };

@@ -147,7 +147,7 @@ impl DiskBuffer {
     pub(super) fn release(&self, state: &mut State, session: &Session) {
         if state.tail.has_unstored() && !state.spooling {
             let resume = state.cursor.resume;
-            change_state(&session.stream, &state.tail.release(resume));
+            change_state(&session.stream, &state.tail.release(resume), None);
         }
     }
 }

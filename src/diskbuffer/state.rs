@@ -318,7 +318,7 @@ impl State {
         let gone = self.tail.drop_until(to);
         let ledger = &mut self.cursor.ledger;
         ledger.rejected = ledger.rejected.plus(gone.buffers);
-        change_state(stream, &gone.state);
+        change_state(stream, &gone.state, self.storing.as_ref());
         gone.buffers
     }
 
@@ -371,11 +371,11 @@ impl State {
     }
 }
 
-/// Puts changes of state in force that are not stored.
-pub fn change_state(stream: &Stream, changes: &[Arc<Coded>]) {
-    for coded in changes {
+/// Puts changes of state in force that memory alone had, unless they are being stored.
+pub fn change_state(stream: &Stream, changes: &[(Sequence, Arc<Coded>)], storing: Option<&Storing>) {
+    for (sequence, coded) in changes {
         if let Place::State { slot, clears } = &coded.place {
-            stream.change_state(slot, clears, &coded.bytes);
+            stream.change_state(*sequence, (slot, clears, &coded.bytes), storing.map(|storing| storing.range.start));
         }
     }
 }

@@ -313,6 +313,49 @@ mod tests {
         });
     }
 
+    /// As one entry of many that wait for their acknowledgement.
+    fn merged(run: &mut Run<'_>, count: usize, dropped: bool) -> Passed {
+        let mut merged: Option<Passed> = None;
+        for _ in 0..count {
+            run.push();
+            let passed = Passed { dropped, ..run.pushed.take().unwrap() };
+            run.state.pushing = None;
+            match &mut merged {
+                Some(merged) => merged.extend(&passed),
+                None => merged = Some(passed),
+            }
+        }
+        merged.unwrap()
+    }
+
+    #[test]
+    fn what_is_stored_in_part_counts_as_both() {
+        in_a_store(|stream| {
+            for (dropped, in_part, whole) in [(false, [2, 2, 0, 0], [4, 0, 0, 0]), (true, [0, 0, 2, 2], [0, 0, 4, 0])] {
+                let mut run = Run::new(stream);
+                (0..4).for_each(|_| run.arrive(true));
+                let passed = merged(&mut run, 4, dropped);
+                run.begin_to_store(2);
+                run.end_to_store(true);
+                if !dropped {
+                    run.taken.extend(1..5);
+                }
+                acknowledge_one(&mut run.state, &passed);
+                let counts = |run: &Run<'_>| {
+                    let l = run.state.cursor.ledger;
+                    [l.delivered, l.bypassed, l.dropped, l.rejected].map(|count| count.buffers)
+                };
+                run.state.tail.acknowledge(run.state.cursor.position);
+                run.check();
+                assert_eq!(counts(&run), in_part);
+                run.begin_to_store(2);
+                run.end_to_store(true);
+                run.check();
+                assert_eq!(counts(&run), whole);
+            }
+        });
+    }
+
     #[test]
     fn a_push_under_way_over_two_flushes_counts_once() {
         in_a_store(|stream| {

@@ -70,8 +70,8 @@ impl Item {
 pub struct Gone {
     /// Buffers that were not delivered.
     pub buffers: Count,
-    /// Changes of state; they stay in force.
-    pub state: Vec<Arc<Coded>>,
+    /// Changes of state, by number; they stay in force.
+    pub state: Vec<(Sequence, Arc<Coded>)>,
 }
 
 /// What those add that were stored after the cursor had passed them.
@@ -145,12 +145,17 @@ impl Tail {
         self.unstored().filter(within).map(|item| item.sequence)
     }
 
-    /// The record at `sequence` is left out, if it is nowhere else.
-    pub fn leave_out(&mut self, sequence: Sequence) {
-        let index = self.index(sequence);
-        if let Some(item) = self.items.get_mut(index).filter(|item| item.sequence == sequence && index >= self.stored) {
-            item.left_out = true;
-        }
+    /// What the records of `range` add that are nowhere else.
+    pub fn unstored_within(&self, range: Range<Sequence>) -> Totals {
+        let (from, to) = (self.index(range.start).max(self.stored), self.index(range.end));
+        let within = self.items.range(from..to.max(from));
+        within.fold(Totals::default(), |sum, item| sum.plus(item.adds))
+    }
+
+    /// The records of `range` are left out, as far as they are nowhere else.
+    pub fn leave_out(&mut self, range: Range<Sequence>) {
+        let (from, to) = (self.index(range.start).max(self.stored), self.index(range.end));
+        self.items.range_mut(from..to.max(from)).for_each(|item| item.left_out = true);
     }
 
     fn index(&self, sequence: Sequence) -> usize {
@@ -227,17 +232,17 @@ impl Tail {
     }
 
     /// Lets go of delivered records that a resume does not need.
-    pub fn release(&mut self, resume: Sequence) -> Vec<Arc<Coded>> {
+    pub fn release(&mut self, resume: Sequence) -> Vec<(Sequence, Arc<Coded>)> {
         let mut state = Vec::new();
         let until = resume.min(self.acknowledged);
         while self.stored == 0 && self.first().is_some_and(|first| first < until) {
-            state.extend(self.pop().and_then(|item| item.coded));
+            state.extend(self.pop().and_then(|item| Some((item.sequence, item.coded?))));
         }
         state
     }
 
     /// Lets go of delivered records that only a resume would need.
-    pub fn release_delivered(&mut self) -> Vec<Arc<Coded>> {
+    pub fn release_delivered(&mut self) -> Vec<(Sequence, Arc<Coded>)> {
         self.release(self.acknowledged)
     }
 
@@ -278,7 +283,7 @@ impl Tail {
                 if item.sequence >= self.acknowledged {
                     gone.buffers.add(item.adds);
                 }
-                gone.state.extend(item.coded);
+                gone.state.extend(item.coded.map(|coded| (item.sequence, coded)));
             }
         }
         self.acknowledged = self.acknowledged.max(position);

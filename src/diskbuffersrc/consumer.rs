@@ -64,7 +64,7 @@ impl DiskBufferSrc {
         session: &Session,
         beginning: &Beginning,
         at: Mark,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), Trouble> {
         let Some(consumer) = session.consumer() else { return Ok(()) };
         let reader = &session.reader;
         let known = self.state().cursor;
@@ -96,6 +96,11 @@ impl DiskBufferSrc {
             // From now on what lies behind is kept for it.
             if let Err(err) = consumer.renew() {
                 gst::warning!(CAT, imp = self, "Where the consumer stands cannot be saved now: {err}");
+            }
+            if known.is_none() && beginning.origin == Origin::Properties && reader.first() > position {
+                // It went before it was known that somebody wants it, so it is not lost.
+                self.state().cursor = None;
+                return Err(Trouble::Interrupted);
             }
         }
         Ok(())

@@ -420,7 +420,8 @@ impl DiskBufferSrc {
             );
         }
         let before = d.position;
-        d.position = chunk.next.unwrap_or_else(|| reader.end().sequence.min(limit.unwrap_or(Sequence::MAX)));
+        // Not up to the end as it is now: what came since was not read.
+        d.position = chunk.next.unwrap_or(chunk.end.min(limit.unwrap_or(Sequence::MAX)).max(before));
         d.chunk = chunk.records.into();
         if let Some(limit) = limit {
             d.chunk.retain(|record| record.sequence < limit);

@@ -56,7 +56,10 @@ impl DiskBufferSrc {
                 return Some(Pending { sequence, before, after, facts, captured, buffer });
             }
             Body::Snapshot(state) => {
+                // What is missing was of this run already.
+                let missing = d.missing;
                 self.change_to_state(d, state.iter().cloned().collect());
+                d.missing |= missing;
                 return None;
             }
             Body::Event => {}

@@ -257,7 +257,7 @@ impl Log {
     fn exchange(&self) -> Result<(), StoreError> {
         if let Some(db) = self.handle.take() {
             let mut carried = lock(&self.fault.carried);
-            // Else it holds what an earlier attempt could not write: nothing was added since.
+            // Else it holds what an earlier attempt could not write.
             if carried.is_empty() {
                 let (entries, read) = unflushed(&db);
                 if let Err(err) = read.map_err(|err| (is_damage(&err), self.failed(err)))
@@ -355,4 +355,43 @@ fn unflushed(db: &DB) -> (Vec<Entry>, Result<(), rocksdb::Error>) {
     }
     let read = iter.status();
     (entries, read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{buffer, noise};
+    use super::super::{NewRecord, Store, StoreOptions, Sync};
+    use super::*;
+
+    /// What was logged and not flushed is not on the disk any more, as after a sync that failed: memory had it.
+    #[test]
+    fn what_memory_held_is_there_again_before_anybody_reads() {
+        const COUNT: usize = 500;
+        let temp = tempfile::tempdir().unwrap();
+        let stream = Store::open(temp.path(), &StoreOptions::default()).unwrap().stream("default").unwrap();
+        for i in 0..COUNT as u64 {
+            let record = NewRecord { body: buffer(Sync::Closed), payload: &[&noise(i, 20_000)], advance: 1 };
+            stream.append(stream.end().sequence, &[record]).unwrap();
+        }
+        let log = stream.log();
+        *lock(&log.fault.carried) = unflushed(&log.db().unwrap()).0;
+        drop(log.handle.take());
+        let logs = fs::read_dir(log.directory.database()).unwrap().map(|entry| entry.unwrap().path());
+        logs.filter(|path| path.extension().is_some_and(|kind| kind == "log")).for_each(|log| {
+            fs::remove_file(log).unwrap();
+        });
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                loop {
+                    match stream.read(0, usize::MAX, usize::MAX) {
+                        Ok(chunk) => return chunk.records.len(),
+                        Err(StoreError::Away { .. }) => std::thread::yield_now(),
+                        Err(err) => panic!("{err}"),
+                    }
+                }
+            });
+            log.reopen().unwrap();
+            assert_eq!(reader.join().unwrap(), COUNT);
+        });
+    }
 }

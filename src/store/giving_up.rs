@@ -25,7 +25,7 @@ use super::cursor::Cause;
 use super::error::StoreError;
 use super::holes::Hole;
 use super::log::{Log, lock};
-use super::reader::Piece;
+use super::reader::{KEPT_SNAPSHOT, Piece};
 use super::record::{Body, BufferHeader, Encoder, Header, Record, Sequence, Sync, Totals};
 use super::schema::{self, CursorRecord, IndexEntry, Lane};
 use super::stream::{Stream, StreamLog};
@@ -112,7 +112,11 @@ impl Copies {
             }
         }
         let header = Header { before: self.kept, advance: record.advance, arrival: record.arrival, body };
-        let value = encoder.encode(&header, &[record.payload.as_ref()]).to_vec();
+        let payload = match header.body {
+            Body::Snapshot(_) => KEPT_SNAPSHOT,
+            _ => record.payload.as_ref(),
+        };
+        let value = encoder.encode(&header, &[payload]).to_vec();
         self.bytes += value.len() as u64;
         self.kept = self.kept.plus(record.after().since(record.before));
         self.values.push((lane, record.sequence, value));
@@ -251,7 +255,7 @@ impl Stream {
                 log.view(stream).each_state(&Piece { to: piece.to.min(to), ..piece }, |record| {
                     if record.sequence < cut && copies.bytes >= full {
                         cut = record.sequence;
-                    } else if record.sequence < cut && !matches!(record.body, Body::Snapshot(_)) {
+                    } else if record.sequence < cut && !piece.is_beginning(&record) {
                         copies.keep(stream.id, &record, &mut encoder);
                     }
                 })?;

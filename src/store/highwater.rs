@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use bitcode::{Decode, Encode};
 
@@ -22,6 +23,9 @@ pub const HIGH_WATER: &str = "HIGHWATER";
 
 /// Apart, and sparse: ordinary tables take a few kB of it.
 const SLOT: u64 = 1 << 20;
+/// How often a disk is asked that does not answer, and the pause between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, PartialEq, Default, Encode, Decode)]
 pub struct HighWater {
@@ -49,14 +53,19 @@ pub struct High {
 }
 
 impl HighWater {
-    /// What the file says; nothing when it is missing or damaged.
+    /// What the file says; nothing when it is missing or damaged, or cannot be read.
     pub fn load(location: &Path) -> Self {
-        let Ok(file) = File::open(location.join(HIGH_WATER)) else { return Self::default() };
-        [0, SLOT]
-            .into_iter()
-            .filter_map(|offset| read_slot(&file, offset))
-            .max_by_key(|slot| slot.generation)
-            .unwrap_or_default()
+        Self::try_load(location).unwrap_or_default()
+    }
+
+    /// The same; an error when the disk does not answer, asked several times.
+    pub fn try_load(location: &Path) -> io::Result<Self> {
+        let file = match File::open(location.join(HIGH_WATER)) {
+            Ok(file) => file,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(err) => return Err(err),
+        };
+        newest_slot(|buffer, offset| file.read_exact_at(buffer, offset))
     }
 
     pub fn of(&self, stream: u32) -> Option<&High> {
@@ -64,13 +73,39 @@ impl HighWater {
     }
 }
 
-fn read_slot(file: &File, offset: u64) -> Option<HighWater> {
+/// The slot that was written last, of what `read` reads.
+fn newest_slot(read: impl Fn(&mut [u8], u64) -> io::Result<()>) -> io::Result<HighWater> {
+    let slot = |offset| {
+        let mut tries = 1;
+        loop {
+            match read_slot(&read, offset) {
+                Err(_) if tries < TRIES => {
+                    tries += 1;
+                    std::thread::sleep(PAUSE);
+                }
+                found => return found,
+            }
+        }
+    };
+    let found = [slot(0)?, slot(SLOT)?];
+    Ok(found.into_iter().flatten().max_by_key(|slot| slot.generation).unwrap_or_default())
+}
+
+/// What a slot says; nothing when it is damaged or was never written.
+fn read_slot(read: &impl Fn(&mut [u8], u64) -> io::Result<()>, offset: u64) -> io::Result<Option<HighWater>> {
+    // Beyond the end there is none.
+    let is_there = |read: io::Result<()>| match read {
+        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        read => read.map(|()| true),
+    };
     let mut length = [0; 4];
-    file.read_exact_at(&mut length, offset).ok()?;
+    if !is_there(read(&mut length, offset))? {
+        return Ok(None);
+    }
     let length = u64::from(u32::from_le_bytes(length));
-    let mut bytes = vec![0; usize::try_from(length).ok().filter(|_| length < SLOT - 4)?];
-    file.read_exact_at(&mut bytes, offset + 4).ok()?;
-    schema::decode_value(&bytes)
+    let Some(size) = usize::try_from(length).ok().filter(|_| length < SLOT - 4) else { return Ok(None) };
+    let mut bytes = vec![0; size];
+    Ok(if is_there(read(&mut bytes, offset + 4))? { schema::decode_value(&bytes) } else { None })
 }
 
 /// Writes the file.
@@ -78,12 +113,15 @@ fn read_slot(file: &File, offset: u64) -> Option<HighWater> {
 pub struct Gauge {
     file: Option<File>,
     generation: u64,
+    /// What is there could not be read, and may have been written later than what will be.
+    unread: bool,
 }
 
 impl Gauge {
-    /// Goes on after what was loaded.
-    pub fn after(loaded: &HighWater) -> Self {
-        Self { file: None, generation: loaded.generation }
+    /// Goes on after what was loaded, or in place of what could not be.
+    pub fn after(loaded: &io::Result<HighWater>) -> Self {
+        let generation = loaded.as_ref().map_or(0, |loaded| loaded.generation);
+        Self { file: None, generation, unread: loaded.is_err() }
     }
 
     fn write(&mut self, location: &Path, mut high: HighWater) -> io::Result<()> {
@@ -91,6 +129,10 @@ impl Gauge {
             Some(file) => file,
             None => {
                 let path = location.join(HIGH_WATER);
+                if self.unread {
+                    std::fs::remove_file(&path)?;
+                    self.unread = false;
+                }
                 let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
                 self.file.insert(file)
             }
@@ -148,7 +190,7 @@ mod tests {
     #[test]
     fn an_interrupted_write_leaves_the_one_before() {
         let temp = tempfile::tempdir().unwrap();
-        let mut gauge = Gauge::after(&HighWater::load(temp.path()));
+        let mut gauge = Gauge::after(&HighWater::try_load(temp.path()));
         for end in [10, 20, 30] {
             gauge.write(temp.path(), high(end)).unwrap();
             assert_eq!(HighWater::load(temp.path()).of(1).map(|high| high.end), Some(end));
@@ -185,5 +227,36 @@ mod tests {
         cursor.ledger.delivered.add(one);
         stream.settle(CursorRecord { totals: one, ..cursor });
         assert_eq!((noted(), stream.cursor().ledger.bypassed.buffers), (1, 0));
+    }
+
+    #[test]
+    fn a_disk_that_does_not_answer_at_once_is_asked_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut gauge = Gauge::after(&HighWater::try_load(temp.path()));
+        [10, 20].into_iter().for_each(|end| gauge.write(temp.path(), high(end)).unwrap());
+        let file = File::open(temp.path().join(HIGH_WATER)).unwrap();
+        let refusals = |count: u32| {
+            let left = std::cell::Cell::new(count);
+            newest_slot(|buffer, offset| {
+                if left.get() > 0 {
+                    left.set(left.get() - 1);
+                    return Err(io::ErrorKind::Other.into());
+                }
+                file.read_exact_at(buffer, offset)
+            })
+        };
+        assert_eq!(refusals(3).unwrap().of(1).map(|high| high.end), Some(20));
+        assert!(refusals(100).is_err());
+    }
+
+    /// It may be the later one by its number.
+    #[test]
+    fn what_could_not_be_read_does_not_come_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut gauge = Gauge::after(&HighWater::try_load(temp.path()));
+        [10, 20, 30].into_iter().for_each(|end| gauge.write(temp.path(), high(end)).unwrap());
+        let mut gauge = Gauge::after(&Err(io::ErrorKind::Other.into()));
+        gauge.write(temp.path(), high(40)).unwrap();
+        assert_eq!(HighWater::load(temp.path()).of(1).map(|high| high.end), Some(40));
     }
 }

@@ -3,8 +3,8 @@
 //! Log start never passes the resume point of a consumer whose lease is valid, unless a limit says so: `max-age`, the bytes
 //! that a stream may take in all, the free-space floor, an explicit purge. Retention is no limit: it keeps at least so much.
 //!
-//! The files are looked at when the store is opened, before anything is trimmed; at once when a consumer of this process saved;
-//! and about once a second while there are any.
+//! The files are looked at when the store is opened, before anything is trimmed, and once more when it can be told; at once when a
+//! consumer of this process saved; and about once a second while there are any.
 //!
 //! A lease runs out by elapsed time: within a boot of the machine by its time since boot, which no step of the wall clock
 //! changes; after another boot by the longer of the time since then and what the wall clocks say, where they can be believed.
@@ -59,8 +59,9 @@ impl Leases {
 
     /// Tells `hold` the resume point of each consumer with a valid lease, by the stream's name, if it is time to look.
     fn look(&self, location: &Path, clock: &dyn Clock, hold: impl FnOnce(&[(&str, Sequence)])) {
-        let told = self.told.swap(false, Ordering::AcqRel);
         let mut known = lock(&self.known);
+        // Under the lock: who told goes by a look that began later.
+        let told = self.told.swap(false, Ordering::AcqRel);
         if !told && known.looked.is_some_and(|at| at.elapsed() < LOOK) {
             return;
         }

@@ -222,7 +222,10 @@ impl Log {
         write.disable_wal(options.durability == Durability::None);
         write.set_sync(options.durability == Durability::Power);
 
-        let high = HighWater::load(path);
+        // Without it a store opens all the same.
+        let loaded = HighWater::try_load(path);
+        let gauge = Gauge::after(&loaded);
+        let high = loaded.unwrap_or_default();
         let (db, found) = open_and_survey(&directory, options, &high, || store_options(space.memtable(), &log_starts))?;
         incidents.extend(found.incidents);
         let last_extent = found.extents.keys().next_back().copied().max(Some(high.extent));
@@ -259,7 +262,7 @@ impl Log {
             fault: Fault::default(),
             encoders: Encoders::default(),
             doubtful: AtomicBool::new(false),
-            gauge: Mutex::new(Gauge::after(&high)),
+            gauge: Mutex::new(gauge),
             leases: Leases::default(),
             relief: Relief::default(),
             incidents: Mutex::new(incidents),

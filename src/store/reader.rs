@@ -26,6 +26,10 @@ const SPANS: usize = 64;
 const SCAN_RECORDS: usize = 256;
 const SCAN_BYTES: usize = 1 << 20;
 
+/// Payload of a whole state in a thin lane that stood in what was thinned or purged. Without it, it is the one with which a hole
+/// begins, or began.
+pub const KEPT_SNAPSHOT: &[u8] = b"kept";
+
 /// A stretch of a stream in one extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
@@ -48,6 +52,12 @@ impl Piece {
 
     fn lane(&self, lane: fn(u32) -> Lane, thinned: fn(u32) -> Lane, stream: u32) -> Lane {
         if self.thinned { thinned(stream) } else { lane(stream) }
+    }
+
+    /// The state at the beginning of a hole is no record of the stream. Where memory alone had changed it, it is: see
+    /// [`KEPT_SNAPSHOT`].
+    pub fn is_beginning(&self, record: &Record) -> bool {
+        self.thinned && matches!(record.body, Body::Snapshot(_)) && record.payload.as_ref() != KEPT_SNAPSHOT
     }
 
     fn data(&self, stream: u32) -> Lane {
@@ -260,7 +270,8 @@ impl View<'_> {
 
     /// See [`Stream::read`].
     pub fn read(&self, from: Sequence, max_records: usize, max_bytes: usize) -> Result<Chunk, StoreError> {
-        let mut chunk = Chunk::default();
+        // Before the pieces: an extent that begins meanwhile is not among them, nor is anything asked of what is in it.
+        let mut chunk = Chunk { end: self.stream.committed(), ..Chunk::default() };
         let mut from = from;
         let mut bytes = 0;
         loop {
@@ -287,7 +298,7 @@ impl View<'_> {
         chunk: &mut Chunk,
     ) -> Result<bool, StoreError> {
         // Both lanes up to the same record: what is being written could show in the one and not in the other.
-        let committed = self.stream.committed();
+        let committed = chunk.end;
         let to = committed.min(piece.to);
         let db = self.source.db()?;
         let data_end = piece.data_end(committed);
@@ -304,8 +315,7 @@ impl View<'_> {
             };
             if let (Some(at), Some(value)) = (iter.sequence(), iter.value()) {
                 match decoder.decode(at, value) {
-                    // The state at the beginning of a thinned piece is no record.
-                    Ok(Record { body: Body::Snapshot(_), .. }) if piece.thinned => {}
+                    Ok(record) if piece.is_beginning(&record) => {}
                     Ok(record) => {
                         *bytes += record.payload.len();
                         if chunk.records.is_empty() {

@@ -34,6 +34,9 @@ pub(super) fn open(location: &Path, options: &StoreOptions) -> Result<Arc<Place>
     };
     let open = place.get_or_try_init(|| OpenStore::open(&path, options))?;
     open.log().check_options(options)?;
+    // A consumer that saved while the store was being opened found nobody to tell.
+    open.log().leases.changed();
+    open.log().honour_leases();
     Ok(place)
 }
 

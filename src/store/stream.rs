@@ -4,6 +4,7 @@
 //! while the disk works.
 
 use std::mem;
+use std::ops::RangeBounds;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -89,6 +90,8 @@ pub struct Chunk {
     pub unreadable: Vec<(Sequence, Sequence)>,
     /// Where the next read begins; `None` when nothing more is stored.
     pub next: Option<Sequence>,
+    /// Where the stream ended when reading began: what was appended since may be missing here.
+    pub end: Sequence,
 }
 
 impl Chunk {
@@ -126,11 +129,42 @@ struct Writer {
     state: StateMap,
     /// The state changed by what is not stored: it has to be written down as a whole before the next record.
     state_unwritten: bool,
-    /// Such changes since the append that is under way began: they come after what it appends.
-    changed: Vec<(Slot, Clears, Vec<u8>)>,
+    /// Changes by what may be on its way to the disk, or comes after that: they have no place before it.
+    held_back: Vec<Change>,
     appending: bool,
     /// Boot time and bytes at the last index entry.
     indexed: Option<(u64, Totals)>,
+}
+
+/// A change of state by a record that memory alone had.
+struct Change {
+    sequence: Sequence,
+    slot: Slot,
+    clears: Clears,
+    value: Vec<u8>,
+}
+
+impl Change {
+    fn apply(&self, state: &mut StateMap) {
+        record::apply(state, &self.slot, &self.clears, &self.value);
+    }
+}
+
+impl Writer {
+    /// With all changes.
+    fn state_in_force(&self) -> StateMap {
+        let mut state = self.state.clone();
+        self.held_back.iter().for_each(|change| change.apply(&mut state));
+        state
+    }
+
+    /// Changes by what has numbers in `range` come into force.
+    fn settle(&mut self, range: impl RangeBounds<Sequence>) {
+        for change in self.held_back.extract_if(.., |change| range.contains(&change.sequence)) {
+            change.apply(&mut self.state);
+            self.state_unwritten = true;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -216,7 +250,7 @@ impl StreamLog {
                 given: end.sequence,
                 state,
                 state_unwritten: false,
-                changed: Vec::new(),
+                held_back: Vec::new(),
                 appending: false,
                 indexed: None,
             }),
@@ -285,7 +319,7 @@ impl StreamLog {
     /// The state in force at `sequence` if nothing stored comes after it: what is not stored may have changed it.
     pub fn state_at_end(&self, sequence: Sequence) -> Option<StateMap> {
         let writer = lock(&self.writer);
-        (sequence >= writer.end.sequence).then(|| writer.state.clone())
+        (sequence >= writer.end.sequence).then(|| writer.state_in_force())
     }
 
     pub fn committed(&self) -> Sequence {
@@ -486,7 +520,7 @@ impl Stream {
     /// The state in force at the end.
     #[cfg(test)]
     pub fn state(&self) -> StateMap {
-        lock(&self.stream.writer).state.clone()
+        lock(&self.stream.writer).state_in_force()
     }
 
     /// Everything below survives a power cut. Exact with [`Durability::Power`] and [`Durability::Interval`]; with the others
@@ -585,13 +619,23 @@ impl Stream {
         writer.given = writer.given.max(sequence);
     }
 
-    /// A change of state that is not stored, and will not be, comes into force before the next record that is.
-    pub fn change_state(&self, slot: &Slot, clears: &Clears, value: &[u8]) {
+    /// A change of state by a record that memory alone had and has given up comes into force before the next record that is
+    /// stored; if what comes from `storing` on is about to be stored, after that.
+    pub fn change_state(
+        &self,
+        sequence: Sequence,
+        (slot, clears, value): (&Slot, &Clears, &[u8]),
+        storing: Option<Sequence>,
+    ) {
         let mut writer = lock(&self.stream.writer);
-        record::apply(&mut writer.state, slot, clears, value);
-        writer.state_unwritten = true;
-        if writer.appending {
-            writer.changed.push((slot.clone(), clears.clone(), value.to_vec()));
+        if sequence < writer.end.sequence {
+            // It was stored meanwhile.
+            return;
+        }
+        let (slot, clears, value) = (slot.clone(), clears.clone(), value.to_vec());
+        writer.held_back.push(Change { sequence, slot, clears, value });
+        if !writer.appending && storing.is_none_or(|from| sequence < from) {
+            writer.settle(..=sequence);
         }
     }
 
@@ -630,6 +674,7 @@ impl Stream {
                 // The numbers are given out all the same.
                 let mut writer = lock(&self.stream.writer);
                 writer.given = writer.given.max(first.max(writer.end.sequence) + records.len() as u64);
+                writer.settle(..);
                 return Err(error);
             }
         };
@@ -637,6 +682,7 @@ impl Stream {
         let mut writer = lock(&self.stream.writer);
         let before = Mark { sequence: first.max(writer.end.sequence), totals: writer.end.totals };
         let index = self.index_entries(&mut writer, before, arrival, records);
+        writer.settle(..before.sequence);
         let whole = writer.state_unwritten.then(|| writer.state.clone());
         let stored = writer.end.sequence;
         writer.given = writer.given.max(before.sequence + records.len() as u64);
@@ -650,25 +696,28 @@ impl Stream {
         log.encoders.give_back(encoder, ENCODER_KEEP);
         let mut writer = lock(&self.stream.writer);
         writer.appending = false;
-        let changed = mem::take(&mut writer.changed);
         match &written {
             Ok(end) => {
+                writer.state_unwritten = false;
+                writer.settle(..before.sequence);
                 for record in records {
                     if let Body::State { slot, clears } = &record.body {
                         record::apply(&mut writer.state, slot, clears, &record.payload.concat());
                     }
                 }
-                for (slot, clears, value) in &changed {
-                    record::apply(&mut writer.state, slot, clears, value);
-                }
                 writer.end = *end;
-                writer.state_unwritten = !changed.is_empty();
+                // What is among the records says so itself.
+                writer.settle(end.sequence..);
+                writer.held_back.clear();
                 self.stream.committed.store(end.sequence, Ordering::Release);
                 if log.options.durability == Durability::Power {
                     self.stream.set_durable(end.sequence);
                 }
             }
-            Err(_) => writer.indexed = None,
+            Err(_) => {
+                writer.indexed = None;
+                writer.settle(..);
+            }
         }
         drop(writer);
         // Not before: a switch of extents writes down what the writer says.

@@ -141,10 +141,13 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
             continue;
         }
         let later = |stream: u32| extents.range(extent + 1..).find_map(|(_, found)| found.starts.get(&stream));
-        let passed = |(stream, _): (&u32, &StreamStart)| {
-            let cursor =
-                streams.iter().find(|standing| standing.id == *stream).map(|standing| standing.cursor.log_start);
-            later(*stream).is_some_and(|next| cursor.is_some_and(|cursor| next.first <= cursor))
+        // Nothing of the stream is wanted in it: it has passed, has given up all of it, or there never was any.
+        let passed = |(stream, start): (&u32, &StreamStart)| {
+            let standing = streams.iter().find(|standing| standing.id == *stream);
+            later(*stream).zip(standing).is_some_and(|(next, standing)| {
+                let from = start.first.max(standing.cursor.log_start);
+                next.first <= from || standing.holes.covered(from, next.first) >= next.first - from
+            })
         };
         if found.header.is_some() || found.starts.is_empty() || !found.starts.iter().all(passed) {
             damage.push(format!("the head of extent {extent} is damaged"));

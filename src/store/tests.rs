@@ -117,6 +117,97 @@ fn a_position_is_not_used_twice_after_an_unclean_end() {
     assert_eq!(sequences, [1, 2 + schema::UNCLEAN_GAP]);
 }
 
+/// Of what is being stored, what was given up meanwhile changes the state after it, not before.
+#[test]
+fn state_does_not_change_before_its_time_when_it_is_given_up_while_it_is_being_stored() {
+    let slot = Slot { rank: 1, name: String::new() };
+    let change = |value: &'static [u8]| (slot.clone(), Clears::Nothing, value);
+    for works in [true, false] {
+        let temp = tempfile::tempdir().unwrap();
+        let stream = open(temp.path());
+        append(&stream, buffer(Sync::Closed), b"1");
+        stream.give_out(8);
+        for (at, value) in [(2, b"2"), (5, b"5"), (7, b"7")] {
+            let (slot, clears, value) = change(value);
+            stream.change_state(at, (&slot, &clears, value), Some(4));
+        }
+        let state_at = |at| stream.state_at(at).unwrap().into_values().next();
+        assert_eq!(state_at(8), Some(b"7".to_vec()));
+        if works {
+            let body = Body::State { slot: slot.clone(), clears: Clears::Nothing };
+            let record = |body, payload| NewRecord { body, payload, advance: 0 };
+            let key = || buffer(Sync::Closed);
+            stream.append(4, &[record(key(), &[b"4"]), record(body, &[b"5"]), record(key(), &[b"6"])]).unwrap();
+            assert_eq!([4, 6].map(state_at), [Some(b"2".to_vec()), Some(b"5".to_vec())]);
+        }
+        assert_eq!(state_at(8), Some(b"7".to_vec()));
+        append(&stream, buffer(Sync::Closed), b"8");
+        let mut state = StateMap::new();
+        let mut seen = Vec::new();
+        for record in read_all(&stream, 0) {
+            let (is_buffer, at) = (matches!(record.body, Body::Buffer(_)), record.sequence);
+            log::apply_record(&mut state, record);
+            if is_buffer {
+                seen.push((at, state.values().next().map_or(0, |value| value[0])));
+            }
+        }
+        let expected: &[_] = if works { &[(1, 0), (4, b'2'), (6, b'5'), (8, b'7')] } else { &[(1, 0), (8, b'7')] };
+        assert_eq!(seen, expected);
+    }
+}
+
+/// Where the disk is asked, something happens first.
+struct Meanwhile<'a> {
+    stream: &'a Stream,
+    act: &'a dyn Fn(),
+}
+
+impl reader::Source for Meanwhile<'_> {
+    fn db(&self) -> Result<handle::Guard<'_>, StoreError> {
+        (self.act)();
+        self.stream.log().db()
+    }
+
+    fn extents(&self) -> std::sync::RwLockReadGuard<'_, extents::Extents> {
+        self.stream.log().extents()
+    }
+
+    fn failed(&self, source: rocksdb::Error) -> StoreError {
+        self.stream.log().failed(source)
+    }
+
+    fn corrected(&self, arrival: Arrival) -> Option<(i64, bool)> {
+        self.stream.log().time.corrected(arrival)
+    }
+}
+
+#[test]
+fn what_is_appended_while_it_is_read_is_read_next() {
+    for switches in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let stream = open(temp.path());
+        (0..10).for_each(|_| _ = append(&stream, buffer(Sync::Closed), b"frame"));
+        stream.purge(6..11).unwrap();
+        let act = || {
+            if switches {
+                stream.log().begin_next_extent().unwrap();
+            }
+            append(&stream, buffer(Sync::Closed), b"frame");
+        };
+        let source = Meanwhile { stream: &stream, act: &act };
+        let view = reader::View { source: &source, stream: stream.parts().1 };
+        // Behind the state with which the hole begins.
+        let (mut at, mut seen) = (7, Vec::new());
+        for _ in 0..20 {
+            let chunk = view.read(at, 1, 1).unwrap();
+            at = chunk.next.unwrap_or(chunk.end);
+            seen.extend(chunk.records.iter().map(|record| record.sequence));
+        }
+        assert_eq!(seen, (11..11 + seen.len() as u64).collect::<Vec<_>>());
+        assert!(seen.len() >= 19, "{seen:?}");
+    }
+}
+
 /// Closes the files and does nothing else: what a killed process leaves.
 pub fn crash(stream: Stream) {
     stream.store().log().abandoned.store(true, std::sync::atomic::Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use gst::prelude::*;
 
@@ -66,10 +67,19 @@ fn full_blocks_until_there_is_room() {
 fn a_limit_that_is_raised_lets_upstream_go_on() {
     let temp = tempfile::tempdir().unwrap();
     let rig = held(temp.path(), 0, &[("max-size-buffers", "5")]);
+    let overruns = Arc::new(AtomicU32::new(0));
+    let count = overruns.clone();
+    rig.element.connect("overrun", false, move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        None
+    });
     let told = push_in_background(&rig, 0..10);
     for expected in 0..5 {
         assert_eq!(told.recv_timeout(PATIENCE), Ok(Ok(expected)));
     }
+    until("overrun", || overruns.load(Ordering::Relaxed) == 1);
+    // The limit is looked at once more before the wait begins: it is to change within it.
+    std::thread::sleep(Duration::from_millis(50));
     rig.element.set_property("max-size-buffers", 0u32);
     for expected in 5..10 {
         assert_eq!(told.recv_timeout(PATIENCE), Ok(Ok(expected)));

@@ -1,8 +1,12 @@
 //! Consumers and what is kept for them.
 
+use super::super::clock::Clock;
 use super::super::clock::fake::FakeClock;
+use super::super::log::lock;
 use super::*;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -163,6 +167,82 @@ fn a_writer_that_opens_the_store_again_honours_what_it_finds() {
         stream.probe();
         stream.read(0, 1, 1).unwrap().records.first().is_some_and(|record| record.sequence == 51)
     });
+}
+
+/// Does something once, when it was asked for the time so often and the store is still being opened.
+struct Meanwhile {
+    location: PathBuf,
+    clock: Arc<FakeClock>,
+    left: AtomicU32,
+    act: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.clock.fmt(f)
+    }
+}
+
+impl Meanwhile {
+    fn asked(&self) -> &FakeClock {
+        if self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) == Ok(1) {
+            let act = lock(&self.act).take_if(|_| registry::find(&self.location).is_none());
+            act.into_iter().for_each(|act| act());
+        }
+        &self.clock
+    }
+}
+
+impl Clock for Meanwhile {
+    fn wall(&self) -> i64 {
+        self.asked().wall()
+    }
+
+    fn boot(&self) -> u64 {
+        self.asked().boot()
+    }
+
+    fn synced(&self) -> bool {
+        self.asked().synced()
+    }
+
+    fn boot_id(&self) -> String {
+        self.asked().boot_id()
+    }
+}
+
+/// Whoever opens the store has looked for consumers already, and nobody can tell him yet.
+#[test]
+fn a_consumer_that_comes_while_the_store_is_being_opened_loses_nothing() {
+    for step in 1.. {
+        let site = Site::new();
+        let stream = site.stream();
+        record(&stream, &site.clock, 5);
+        drop(stream);
+        let reader = Arc::new(site.reader());
+        let act = {
+            let (reader, consumer) = (reader.clone(), reader.consumer("a", HOUR).unwrap());
+            Box::new(move || {
+                consumer.advance(reader.cursor_at(1).unwrap());
+                consumer.renew().unwrap();
+            })
+        };
+        let clock = Arc::new(Meanwhile {
+            location: registry::resolve(site.temp.path()).unwrap(),
+            clock: site.clock.clone(),
+            left: AtomicU32::new(step),
+            act: Mutex::new(Some(act)),
+        });
+        let store = Store::open(site.temp.path(), &StoreOptions { clock: clock.clone(), ..options() }).unwrap();
+        if lock(&clock.act).is_some() {
+            assert!(step > 3, "the clock is read");
+            return;
+        }
+        let stream = store.stream("default").unwrap();
+        deliver_all(&stream);
+        reader.refresh().unwrap();
+        assert_eq!(reader.first(), 1, "at step {step}");
+    }
 }
 
 #[test]

@@ -342,6 +342,33 @@ fn a_reader_sees_what_changed_in_memory_alone() {
     assert_eq!(caps, [0, 3], "those of each");
 }
 
+/// The beginning of a run was delivered from memory and never stored: what follows of it is no beginning.
+#[test]
+fn a_reader_is_told_that_the_beginning_of_a_run_is_missing() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = Rig::new(temp.path(), &[("retention-time", "1000000000000000")]);
+    rig.start_stream("s", &world::caps_of(0));
+    (0..4).for_each(|number| rig.push(frame(number, 1, 100)));
+    until("they are delivered", || rig.stat("pending") == 0);
+    rig.stop();
+    let properties = [("persist", "spill"), ("spill-after", "3600000000000"), ("retention-time", "1000000000000000")];
+    let rig = Rig::new(temp.path(), &properties);
+    rig.start_stream("s", &world::caps_of(0));
+    (4..20).for_each(|number| rig.push(frame(number, 1, 100)));
+    until("they never see the disk", || rig.stat("bypassed") == 16);
+    rig.sink.hold_after(0);
+    rig.element.set_property("spill-after", 1_000_000u64);
+    (20..23).for_each(|number| rig.push(frame(number, 1, 100)));
+    until("these do", || rig.stat("stored") >= 7);
+    let player = player::Player::new(temp.path(), &[]);
+    player.sink.wait_eos();
+    let buffers = player.sink.buffers();
+    let numbers = player.numbers();
+    let first = buffers.get(4).unwrap();
+    assert!(numbers.starts_with(&[0, 1, 2, 3]) && number(first) > 4 && numbers.ends_with(&[20, 21, 22]), "{numbers:?}");
+    assert!(first.flags.contains(gst::BufferFlags::DISCONT), "{first:?}");
+}
+
 /// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of eight threads.
 mod soak {
     #[test]

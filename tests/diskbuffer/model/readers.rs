@@ -15,13 +15,15 @@ pub struct Watcher {
     name: &'static str,
     player: Option<Player>,
     runs: Vec<Seens>,
+    /// Buffers that it was told were gone.
+    lost: u64,
     /// What it had when the store was copied.
     noted: Option<Seens>,
 }
 
 impl Watcher {
     pub fn new(name: &'static str) -> Self {
-        Self { name, player: None, runs: Vec::new(), noted: None }
+        Self { name, player: None, runs: Vec::new(), lost: 0, noted: None }
     }
 
     /// Goes on where it stood.
@@ -33,6 +35,7 @@ impl Watcher {
 
     pub fn leave(&mut self) {
         if let Some(player) = self.player.take() {
+            self.lost += player.stat("lost");
             player.element.set_state(gst::State::Null).unwrap();
             self.runs.push(player.sink.buffers());
         }
@@ -54,6 +57,7 @@ impl Watcher {
     /// Each unit as it went in, in order, without a gap unless `gaps` are to be expected; again only after a start, from a
     /// keyframe on.
     fn check(&self, units: &[Unit], firsts: &[usize], gaps: bool, purged: bool) {
+        assert!(gaps || self.lost == 0, "consumer {}: {} are lost", self.name, self.lost);
         let mut last = None::<usize>;
         for run in &self.runs {
             let mut previous = None::<usize>;

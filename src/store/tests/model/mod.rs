@@ -254,6 +254,40 @@ fn a_removal_that_left_a_part_of_a_head_is_no_damage() {
     assert_eq!((stream.end().sequence, read_all(&stream, 0).len()), (end, 1));
 }
 
+/// One stream has nothing in the extent, of another it was thinned; what they wait with lies before it.
+#[test]
+fn a_removal_that_left_a_part_of_a_head_is_no_damage_beside_streams_that_wait() {
+    let temp = tempfile::tempdir().unwrap();
+    let options = StoreOptions { recovery: RecoveryMode::Fail, ..options() };
+    let store = Store::open(temp.path(), &options).unwrap();
+    let [waiting, thinned] = ["waiting", "thinned"].map(|name| store.stream(name).unwrap());
+    append(&waiting, buffer(Sync::Closed), b"frame");
+    append(&thinned, buffer(Sync::Closed), b"frame");
+    for i in 0..60 {
+        let sync = if i % 20 == 0 { Sync::Closed } else { Sync::None };
+        append(&thinned, buffer(sync), &noise(i, 60_000));
+    }
+    append(&thinned, buffer(Sync::Closed), b"frame");
+    let mut cursor = thinned.cursor();
+    while let Some(plan) = thinned.plan_thin(0, |_| false).unwrap() {
+        thinned.commit(plan, &mut cursor).unwrap();
+        thinned.set_cursor(cursor);
+    }
+    let log = store.log();
+    until("what was thinned is gone", || {
+        log.extents().within(1, 0, Sequence::MAX).get(1).is_some_and(|next| *next > 2)
+    });
+    let mut batch = rocksdb::WriteBatch::default();
+    log.put_clock(&mut batch, 2);
+    log.db().unwrap().write(batch).unwrap();
+    let before = [&waiting, &thinned].map(|stream| read_all(stream, 0));
+    drop((waiting, thinned, store));
+    let store = Store::open(temp.path(), &options).unwrap();
+    let [waiting, thinned] = ["waiting", "thinned"].map(|name| store.stream(name).unwrap());
+    assert_eq!(waiting.take_incidents().len() + thinned.take_incidents().len(), 0);
+    assert_eq!([&waiting, &thinned].map(|stream| read_all(stream, 0)), before);
+}
+
 /// Delivered from memory, so it counted as bypassed; then stored for a resume that might need it.
 #[test]
 fn what_was_stored_after_its_delivery_counts_once_after_a_kill() {
