@@ -22,7 +22,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use rocksdb::{DB, WriteBatch, WriteOptions};
+use rocksdb::{DB, WriteBatch};
 
 use super::error::StoreError;
 use super::extents::Extents;
@@ -285,9 +285,7 @@ impl Log {
     /// for lost. It has to get into a file at once: the next fault looks in memory for what comes after the newest file only,
     /// and the heads that the log gave back are in one.
     fn write_carried(&self, db: DB, carried: &[Entry]) -> Result<(), StoreError> {
-        let mut unlogged = WriteOptions::default();
-        unlogged.disable_wal(true);
-        let write = |batch: WriteBatch| db.write_opt(batch, &unlogged).map_err(|err| self.failed(err));
+        let write = |batch: WriteBatch| db.write_opt(batch, &self.write).map_err(|err| self.failed(err));
         let mut batch = WriteBatch::default();
         let mut missing = false;
         for (key, value) in carried {
