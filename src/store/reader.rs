@@ -30,6 +30,9 @@ const SCAN_BYTES: usize = 1 << 20;
 /// begins, or began.
 pub const KEPT_SNAPSHOT: &[u8] = b"kept";
 
+/// Room is made at once for so many records at most.
+const ROOM: usize = 1024;
+
 /// A stretch of a stream in one extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
@@ -319,7 +322,8 @@ impl View<'_> {
                     Ok(record) => {
                         *bytes += record.payload.len();
                         if chunk.records.is_empty() {
-                            chunk.records.reserve(max_records.min(1 + max_bytes / record.payload.len().max(1)));
+                            let wanted = max_records.min((max_bytes / record.payload.len().max(1)).saturating_add(1));
+                            chunk.records.reserve(wanted.min(ROOM));
                         }
                         chunk.records.push(Record { before: record.before.plus(piece.base), ..record });
                     }
