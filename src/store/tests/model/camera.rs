@@ -354,7 +354,10 @@ impl Camera {
     /// middle of appending may have left less than all.
     pub fn adopt(&mut self, stream: Stream, clean: bool, required: Option<Sequence>) {
         let cursor = stream.cursor();
-        let known = self.history.iter().rev().find(|known| own(known.cursor) == own(cursor)).cloned();
+        // What is given up before the cursor leaves the cursor as it was.
+        let holes = stream.parts().1.holes();
+        let cut = |known: &Known| known.gone.range(cursor.log_start..).all(|at| holes.at(*at).is_some());
+        let known = self.history.iter().rev().find(|known| own(known.cursor) == own(cursor) && cut(known)).cloned();
         let Some(known) = known else { panic!("a cursor that never was: {cursor:?}, not of {:#?}", self.history) };
         if clean {
             assert_eq!(own(cursor), own(self.known.cursor), "an orderly end keeps the cursor");

@@ -360,3 +360,18 @@ mod soak {
         });
     }
 }
+
+/// Nothing was delivered or counted anew by it, so it went with what was not saved.
+#[test]
+fn what_was_purged_behind_the_cursor_just_before_a_kill_is_there_or_not() {
+    run(
+        Setup { durability: Durability::Crash, streams: 1 },
+        &[
+            Step::Append { stream: 0, count: 7, len: 1, gop: 7, batch: false },
+            Step::Deliver { stream: 0, count: 11 },
+            Step::Save,
+            Step::Purge(0, 0.8502536261977617, 0.03294117314565653),
+            Step::Crash,
+        ],
+    );
+}
