@@ -418,15 +418,10 @@ impl Log {
             if !holes.is_empty() {
                 batch.put(Meta::Holes(stream.id).key(id), schema::encode_value(&*holes));
             }
-            if !state.is_empty() {
-                let snapshot = Header {
-                    before: end.totals,
-                    advance: 0,
-                    arrival,
-                    body: Body::Snapshot(state.into_iter().collect()),
-                };
-                batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
-            }
+            // Also when nothing is in force: an extent before this one may say otherwise, and those between may go first.
+            let body = Body::Snapshot(state.into_iter().collect());
+            let snapshot = Header { before: end.totals, advance: 0, arrival, body };
+            batch.put(schema::key(id, Lane::State(stream.id), 0), encoder.encode(&snapshot, &[]));
             first.push((stream.id, First { sequence: end.sequence, bytes: end.totals.bytes }));
         }
         self.db()?.write_opt(batch, &self.write_meta).map_err(|err| self.refused(err))?;

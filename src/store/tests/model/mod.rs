@@ -375,3 +375,20 @@ fn what_was_purged_behind_the_cursor_just_before_a_kill_is_there_or_not() {
         ],
     );
 }
+
+/// The extent with the change went before the one in which the state was in force, which another stream kept.
+#[test]
+fn state_that_was_emptied_does_not_come_back() {
+    run(
+        Setup { durability: Durability::Crash, streams: 3 },
+        &[
+            Step::State { stream: 2, rank: 1, clears: 0, empty: false },
+            Step::Append { stream: 0, count: 1, len: 0, gop: 1, batch: false },
+            Step::Reopen,
+            Step::State { stream: 2, rank: 1, clears: 0, empty: true },
+            Step::Deliver { stream: 0, count: 0 },
+            Step::Reopen,
+            Step::Append { stream: 2, count: 1, len: 0, gop: 1, batch: false },
+        ],
+    );
+}
