@@ -97,8 +97,11 @@ pub fn survey(db: &DB, path: &Path, high: &HighWater, doubtful: bool) -> Result<
     for (id, name) in names {
         let known = high.of(id).filter(|high| high.name == name);
         let cursors = extents.values().filter_map(|found| found.standing(id));
-        let cursor = cursors
-            .chain(known.map(|high| (high.cursor, high.holes.clone())))
+        // Of those that are alike the last is taken: that of the newest extent, which knows of what was purged before the cursor.
+        let cursor = known
+            .map(|high| (high.cursor, high.holes.clone()))
+            .into_iter()
+            .chain(cursors)
             .max_by_key(|(cursor, _)| (cursor.position, cursor.totals.buffers, cursor.resume, cursor.log_start));
         let (mut end, state) = tail(db, &extents, id).map_err(failed)?;
         let (cursor, mut holes) = cursor.unwrap_or_else(|| (from_the_beginning(&extents, id), Holes::default()));

@@ -238,6 +238,28 @@ fn state_that_memory_alone_had_changed_outlives_thinning_and_purging() {
     }
 }
 
+#[test]
+fn a_purge_behind_the_cursor_outlives_a_kill() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    stream.set_retention(Retention { time: Duration::from_secs(1000), ..Retention::default() });
+    record_gops(&stream, 3, 100);
+    let mut cursor = stream.cursor();
+    let delivered = deliver(&stream, &mut cursor, usize::MAX);
+    saved(&stream);
+    // It knows the same cursor, and nothing of what follows.
+    stream.store().log().save_high_water();
+    let (from, to) = (delivered[3].sequence, delivered[8].sequence);
+    assert_eq!(stream.purge(from..to).unwrap(), Totals::default());
+    crash(stream);
+    let stream = open(temp.path());
+    let holes = stream.parts().1.holes();
+    assert!((from..to).all(|at| holes.at(at).is_some()), "{holes:?}");
+    let there = read_all(&stream, 0);
+    assert!(there.iter().all(|record| !(from..to).contains(&record.sequence)));
+    assert_eq!(there.len(), delivered.len() - (to - from) as usize);
+}
+
 fn holds(dir: &Path, needle: &[u8]) -> Option<std::path::PathBuf> {
     for entry in std::fs::read_dir(dir).unwrap().flatten() {
         let path = entry.path();
