@@ -436,7 +436,11 @@ impl Camera {
         let places =
             [from, cursor.resume, cursor.position].into_iter().chain(found.iter().step_by(17).map(|r| r.sequence));
         for at in places.filter(|at| *at >= cursor.log_start) {
-            if let Ok(state) = stream.state_at(at) {
+            let state = stream.state_at(at);
+            // A limit may take it any time.
+            if let Ok(state) = state
+                && at >= stream.cursor().log_start
+            {
                 assert_eq!(state, self.state_at(at), "state in force before {at}");
             }
         }
