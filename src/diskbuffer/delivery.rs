@@ -184,6 +184,8 @@ struct Beginning {
     sticky: StateMap,
     /// What memory alone holds before the position.
     unstored: Vec<Content>,
+    /// What was being sent again is acknowledged: downstream has all of it, but not behind what it was sent last.
+    broken_off: bool,
 }
 
 /// Where the next record is.
@@ -389,11 +391,12 @@ impl DiskBuffer {
     /// Where to go on, and the state in force there; `None` when that has changed while the disk was read.
     fn find_beginning(&self, d: &Delivery, session: &Session) -> Result<Option<Beginning>, StoreError> {
         let overlap = !d.settings.overlap().is_none();
-        let (cursor, end, again) = {
+        let (cursor, end, again, broken_off) = {
             let state = self.state();
             let (cursor, end) = (state.cursor, state.end.sequence);
+            let nothing_left = cursor.position >= end;
             // With nothing left for it, what is new still begins at a keyframe.
-            (cursor, end, state.resend && (overlap || cursor.position >= end))
+            (cursor, end, state.resend && (overlap || nothing_left), nothing_left && state.is_repeating())
         };
         let together = self.begin_together(session, again)?;
         let (cursor, together) = together.map_or((cursor, None), |(cursor, position)| (cursor, Some(position)));
@@ -401,7 +404,7 @@ impl DiskBuffer {
             position
         } else if let Some(position) = together {
             position
-        } else if again {
+        } else if again || broken_off {
             cursor.resume
         } else if cursor.position >= end {
             end
@@ -421,7 +424,7 @@ impl DiskBuffer {
         let state = self.state();
         let same = (state.cursor.position, state.cursor.resume) == (cursor.position, cursor.resume)
             && (state.tail.first_unstored() == first_unstored || first_unstored.is_none());
-        Ok(same.then_some(Beginning { position, end, sticky, unstored }))
+        Ok(same.then_some(Beginning { position, end, sticky, unstored, broken_off }))
     }
 
     /// Sets delivery to where it has to go on, with the state in force there.
@@ -454,7 +457,7 @@ impl DiskBuffer {
                 }
             }
         };
-        let Beginning { position, end, mut sticky, unstored } = found;
+        let Beginning { position, end, mut sticky, unstored, broken_off } = found;
         if position == began {
             // Nothing is owed of earlier runs, so what they left in force is none of ours.
             sticky.clear();
@@ -481,7 +484,7 @@ impl DiskBuffer {
         d.pace = None;
         // To a downstream that is not the first of this run even its beginning is a repeat.
         let exchanged = d.children > 0 && d.begun > 1 && matches!(d.child, Child::Fresh);
-        let fresh = (position >= end || position == began) && !flush && !d.gap && !exchanged;
+        let fresh = (position >= end || position == began) && !flush && !d.gap && !exchanged && !broken_off;
         d.start = if fresh { Start::Continuing } else { Start::Discont };
         d.leading = Leading::default();
         self.enter_state(d, sticky.into_values());

@@ -240,6 +240,11 @@ impl State {
         self.pending().buffers > 0 && self.sent.is_empty() && !self.tail.has_unstored()
     }
 
+    /// Downstream is being sent what it had before.
+    pub fn is_repeating(&self) -> bool {
+        self.sending_from < self.sent_until
+    }
+
     /// The undelivered part, stored or not.
     pub fn level(&self) -> Totals {
         self.pending().plus(self.tail.queued())

@@ -53,6 +53,29 @@ fn only_what_is_acknowledged_is_not_sent_again() {
     assert_eq!(numbers(&rig), [0, 1, 2, 3, 4], "nothing is owed");
 }
 
+/// What is left of it downstream has, but not behind what it was sent last.
+#[test]
+fn a_repeat_that_is_acknowledged_as_a_whole_is_followed_by_a_keyframe() {
+    let temp = tempfile::tempdir().unwrap();
+    let rig = explicit(temp.path());
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..35);
+    rig.sink.wait_buffers(35);
+    let positions = rig.sink.positions();
+    assert!(acknowledge(&rig, positions[22]));
+    rig.sink.hold_after(3);
+    assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
+    rig.sink.wait_held();
+    assert!(acknowledge(&rig, positions[34]));
+    rig.sink.release();
+    rig.sink.wait_buffers(44);
+    push_frames(&rig, 35..40);
+    rig.sink.wait("the last one", |arrived| arrived.buffers.last().map(number) == Some(39));
+    assert_eq!(numbers(&rig)[35..], [20, 21, 22, 23, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39]);
+    assert!(rig.sink.buffers()[39].flags.contains(gst::BufferFlags::DISCONT));
+    rig.check_accounts();
+}
+
 /// 20 frames that nobody has acknowledged; 10 more are known by their numbers and not there.
 fn store_without_its_end(temp: &std::path::Path) -> std::path::PathBuf {
     let (store, copied) = (temp.join("store"), temp.join("copy"));

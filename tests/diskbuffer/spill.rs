@@ -124,6 +124,35 @@ fn a_stop_stores_what_waits() {
     rig.check_accounts();
 }
 
+/// The head of the stream was delivered from memory and is stored as the state before the first record that is, which a purge
+/// takes with all that lies before it.
+#[test]
+fn a_purge_of_what_is_stored_first_leaves_the_head_of_the_stream() {
+    let temp = tempfile::tempdir().unwrap();
+    let sink = Sink::default();
+    sink.hold_after(13);
+    // Kept for replay, so that the purge reaches back to what was never stored.
+    let spill = [("persist", "spill"), ("spill-after", "60000000000"), ("retention-bytes", "1000000")];
+    let rig = Rig::with_sink(temp.path(), &[&spill[..], &[("add-position-meta", "true")]].concat(), sink);
+    rig.start_stream("s", &h264_caps());
+    push_frames(&rig, 0..13);
+    until("13 are delivered", || rig.stat("bypassed") == 13);
+    push_frames(&rig, 13..40);
+    rig.sink.wait_held();
+    rig.element.set_property_from_str("spill-after", "0");
+    until("the rest is stored, from the keyframe on", || rig.stat("queued") == 0);
+    assert_eq!(rig.stat("stored"), 30);
+    let last_of_gop = rig.sink.positions()[12] + 7;
+    assert!(rig.element.emit_by_name::<bool>("purge", &[&0u64, &last_of_gop]));
+    rig.stop();
+    let rig = Rig::new(temp.path(), &spill);
+    until("everything is counted", || rig.stat("pending") == 0);
+    assert_eq!((numbers(&rig), rig.stat("lost")), ((20..40).collect::<Vec<_>>(), 0));
+    rig.check_accounts();
+    let begins = |kind| rig.sink.events().iter().any(|(at, e)| *at == 0 && e.type_() == kind);
+    assert!([gst::EventType::StreamStart, gst::EventType::Caps, gst::EventType::Segment].into_iter().all(begins));
+}
+
 /// Caps change while nothing is stored, and again while what is stored waits.
 #[test]
 fn caps_keep_their_places() {
