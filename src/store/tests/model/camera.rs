@@ -350,6 +350,17 @@ impl Camera {
         self.known.cursor.resume
     }
 
+    /// With all before a later cursor given up for its age.
+    fn expired(&self, known: &Known, cursor: CursorRecord) -> Known {
+        let mut known = known.clone();
+        let (from, to) = (known.cursor.position, cursor.position);
+        let items = self.items.range(from..to.max(from)).filter(|item| !known.gone.contains(item.0));
+        let given_up = Self::sum(items.map(|item| item.1.adds()));
+        known.ledger.expired.add(given_up);
+        known.cursor.skip(Mark { sequence: to, totals: known.cursor.totals.plus(given_up) }, Cause::Expired);
+        known
+    }
+
     /// Goes on with what another opening of the store found. `required` is what was accepted for certain, when an end in the
     /// middle of appending may have left less than all.
     pub fn adopt(&mut self, stream: Stream, clean: bool, required: Option<Sequence>) {
@@ -357,9 +368,13 @@ impl Camera {
         // What is given up before the cursor leaves the cursor as it was.
         let holes = stream.parts().1.holes();
         let cut = |known: &Known| known.gone.range(cursor.log_start..).all(|at| holes.at(*at).is_some());
-        let known = self.history.iter().rev().find(|known| own(known.cursor) == own(cursor) && cut(known)).cloned();
+        let found = |known: &Known| own(known.cursor) == own(cursor) && cut(known);
+        let known = self.history.iter().rev().find(|known| found(known)).cloned();
+        // The store gives up what is too old by itself as long as nobody has the stream.
+        let expired = || self.history.iter().rev().map(|known| self.expired(known, cursor)).find(|known| found(known));
+        let known = known.or_else(|| (cursor.max_age > 0).then(expired)?);
         let Some(known) = known else { panic!("a cursor that never was: {cursor:?}, not of {:#?}", self.history) };
-        if clean {
+        if clean && cursor.max_age == 0 {
             assert_eq!(own(cursor), own(self.known.cursor), "an orderly end keeps the cursor");
         }
         self.history = vec![known.clone()];
