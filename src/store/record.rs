@@ -272,8 +272,9 @@ const STRIDE: usize = 3 * 8192;
 fn copy(bytes: &[u8], to: &mut Vec<u8>, crc: u32) -> u32 {
     to.reserve(bytes.len());
     bytes.chunks(STRIDE).fold(crc, |crc, part| {
+        let start = to.len();
         to.extend_from_slice(part);
-        crc32c::crc32c_append(crc, part)
+        crc32c::crc32c_append(crc, &to[start..])
     })
 }
 
