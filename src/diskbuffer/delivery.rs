@@ -26,7 +26,7 @@ use crate::media::nal::ParameterSets;
 use crate::store::{Body, Domain, Record, Sequence, Slot, StateMap, StoreError, Sync};
 
 /// What is read from the disk at a time. Less costs more seeks, more is out of the processor's caches before it goes out: with
-/// 4 MiB a drain takes a fifth more of its time.
+/// 4 MiB a drain takes a fifth more processor time.
 const CHUNK_RECORDS: usize = 1024;
 const CHUNK_BYTES: usize = 1 << 20;
 

@@ -22,14 +22,19 @@ fn acknowledge(rig: &Rig, position: u64) -> bool {
     rig.element.emit_by_name("acknowledge", &[&position])
 }
 
+/// Sends frames from 0 on, which arrive; their positions.
+fn send(rig: &Rig, count: usize) -> Vec<u64> {
+    rig.start_stream("s", &h264_caps());
+    push_frames(rig, 0..count as u64);
+    rig.sink.wait_buffers(count);
+    rig.sink.positions()
+}
+
 #[test]
 fn only_what_is_acknowledged_is_not_sent_again() {
     let temp = tempfile::tempdir().unwrap();
     let rig = explicit(temp.path());
-    rig.start_stream("s", &h264_caps());
-    push_frames(&rig, 0..35);
-    rig.sink.wait_buffers(35);
-    let positions = rig.sink.positions();
+    let positions = send(&rig, 35);
     assert_eq!((rig.stat("delivered"), rig.stat("pending")), (0, 35));
     assert!(!acknowledge(&rig, positions[34] + 1), "it was not sent");
     assert!(acknowledge(&rig, positions[22]));
@@ -47,9 +52,7 @@ fn only_what_is_acknowledged_is_not_sent_again() {
     assert_eq!((rig.stat("delivered"), rig.stat("pending"), rig.stat("replayed")), (35, 0, 3));
     rig.stop();
     let rig = explicit(temp.path());
-    rig.start_stream("s", &h264_caps());
-    push_frames(&rig, 0..5);
-    rig.sink.wait_buffers(5);
+    send(&rig, 5);
     assert_eq!(numbers(&rig), [0, 1, 2, 3, 4], "nothing is owed");
 }
 
@@ -58,10 +61,7 @@ fn only_what_is_acknowledged_is_not_sent_again() {
 fn a_repeat_that_is_acknowledged_as_a_whole_is_followed_by_a_keyframe() {
     let temp = tempfile::tempdir().unwrap();
     let rig = explicit(temp.path());
-    rig.start_stream("s", &h264_caps());
-    push_frames(&rig, 0..35);
-    rig.sink.wait_buffers(35);
-    let positions = rig.sink.positions();
+    let positions = send(&rig, 35);
     assert!(acknowledge(&rig, positions[22]));
     rig.sink.hold_after(3);
     assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
@@ -80,9 +80,7 @@ fn a_repeat_that_is_acknowledged_as_a_whole_is_followed_by_a_keyframe() {
 fn store_without_its_end(temp: &std::path::Path) -> std::path::PathBuf {
     let (store, copied) = (temp.join("store"), temp.join("copy"));
     let rig = explicit(&store);
-    rig.start_stream("s", &h264_caps());
-    push_frames(&rig, 0..20);
-    rig.sink.wait_buffers(20);
+    send(&rig, 20);
     rig.stop();
     drop(rig);
     let unlogged = [("ack-mode", "explicit"), ("durability", "none"), ("sync-interval", "20000000")];
@@ -142,9 +140,7 @@ fn an_event_from_downstream_acknowledges() {
     rig.check_accounts();
     rig.stop();
     let rig = explicit(temp.path());
-    rig.start_stream("s", &h264_caps());
-    push_frames(&rig, 0..3);
-    rig.sink.wait_buffers(3);
+    send(&rig, 3);
     assert_eq!(numbers(&rig), [0, 1, 2], "the end of stream behind the last buffer is not owed either");
 }
 
@@ -152,10 +148,7 @@ fn an_event_from_downstream_acknowledges() {
 fn an_outage_sends_again_what_is_not_acknowledged() {
     let temp = tempfile::tempdir().unwrap();
     let rig = explicit(temp.path());
-    rig.start_stream("s", &h264_caps());
-    push_frames(&rig, 0..35);
-    rig.sink.wait_buffers(35);
-    let positions = rig.sink.positions();
+    let positions = send(&rig, 35);
     acknowledge(&rig, positions[14]);
     rig.sink.answer(Some(gst::FlowError::Error));
     push_frames(&rig, 35..40);
@@ -198,9 +191,7 @@ fn rewind_sends_again_what_is_not_acknowledged() {
     let temp = tempfile::tempdir().unwrap();
     let rig = explicit(temp.path());
     assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
-    rig.start_stream("s", &h264_caps());
-    push_frames(&rig, 0..25);
-    rig.sink.wait_buffers(25);
+    send(&rig, 25);
     acknowledge(&rig, rig.sink.positions()[11]);
     assert!(rig.element.emit_by_name::<bool>("rewind", &[]));
     rig.sink.wait_buffers(25 + 15);
