@@ -120,7 +120,8 @@ fn what_is_missing_before_what_is_in_memory_alone_is_lost() {
     rig.sink.wait_buffers(25);
     let last = *rig.sink.positions().last().unwrap();
     until("all is sent", || acknowledge(&rig, last));
-    until("nothing is waited for", || rig.stat("pending") == 0);
+    // The last one may be acknowledged before its push has returned.
+    until("nothing is waited for", || rig.stat("pending") + rig.stat("queued") == 0);
     rig.check_accounts();
     assert_eq!((rig.stat("delivered"), rig.stat("bypassed"), rig.stat("lost")), (20, 5, 10));
 }
@@ -212,11 +213,15 @@ fn limits_count_what_is_not_acknowledged() {
     push_frames(&rig, 0..60);
     rig.sink.wait("the last", |arrived| arrived.buffers.last().map(number) == Some(59));
     rig.check_accounts();
-    assert!(rig.stat("dropped") >= 30, "unacknowledged data is given up: {}", rig.stat("dropped"));
+    // What was dropped while it was on its way, and taken all the same, counts as delivered.
+    let gone = rig.stat("dropped") + rig.stat("delivered");
+    assert!(rig.stat("dropped") > 20 && gone >= 30, "unacknowledged data is given up: {}, {gone}", rig.stat("dropped"));
     let last = *rig.sink.positions().last().unwrap();
     until("the last is sent", || acknowledge(&rig, last));
+    // It may be acknowledged before its push has returned.
+    until("nothing is waited for", || rig.stat("pending") == 0);
     rig.check_accounts();
-    assert_eq!((rig.stat("pending"), rig.stat("delivered") + rig.stat("dropped")), (0, 60));
+    assert_eq!(rig.stat("delivered") + rig.stat("dropped"), 60);
 }
 
 /// What is on its way again is acknowledged from the first time meanwhile, and may be gone where delivery has not come yet.
