@@ -42,8 +42,8 @@ impl DiskBuffer {
             match session.stream.plan_thin(from, enough) {
                 Ok(Some(plan)) => {
                     if let Some(done) = self.carry_out_thinning(session, plan) {
-                        let GivenUp { range, totals } = done;
-                        self.tell_dropped(&format!("{}, thinned", reason.reason()), range.start, range.end - 1, totals);
+                        let (range, reason) = (done.range(), format!("{}, thinned", reason.reason()));
+                        self.tell_dropped(&reason, range.start, range.end - 1, done.totals);
                         return true;
                     }
                 }
@@ -122,7 +122,7 @@ impl DiskBuffer {
             match session.stream.plan_purge(at..to.saturating_add(1)) {
                 Ok(Some(plan)) => {
                     if let Some(done) = self.carry_out_purge(&session, plan) {
-                        at = done.range.end;
+                        at = done.to.sequence;
                         purged = purged.plus(done.totals);
                     }
                 }
@@ -160,7 +160,7 @@ impl DiskBuffer {
             state.dropped_in_flight.push(InFlight { from, stored: range.end, to: range.end, cause: Cause::Purged });
         }
         state.tail.forget_stored_until(range.end);
-        state.sent.forget(&range);
+        state.sent.forget(done.from, done.to);
         // What was read ahead is not to be sent; what was sent is not to be sent again.
         if uncounted {
             state.generation += 1;

@@ -1,12 +1,14 @@
 //! What downstream has taken and nobody has acknowledged yet, with `ack-mode=explicit`.
 //!
 //! One entry a buffer, merged when there are many: an acknowledgement then counts up to the last whole entry, so that more may
-//! be sent again after an outage, and never less.
+//! be sent again after an outage, and never less. Of a merged entry that is given up in part the rest waits on; the sums tell
+//! how much that is.
 
 use std::collections::VecDeque;
 
 use super::outcome::Passed;
-use crate::store::{Sequence, Sync, Totals};
+use crate::media::buffer::Facts;
+use crate::store::{Mark, Sequence, Sync, Totals};
 
 /// Entries at which the older half is merged: some megabytes.
 const MOST: usize = 32_768;
@@ -93,16 +95,33 @@ impl Sent {
         done
     }
 
-    /// Forgets what lies before `position`.
-    pub fn drop_until(&mut self, position: Sequence) {
-        while self.entries.front().is_some_and(|first| first.at < position) {
+    /// Forgets what lies before `to`.
+    pub fn drop_until(&mut self, to: Mark) {
+        while let Some(first) = self.entries.front().copied()
+            && first.at < to.sequence
+        {
             self.pop();
+            if let Some(rest) = first.from(to) {
+                self.waiting = self.waiting.plus(rest.adds);
+                self.entries.push_front(rest);
+                return;
+            }
         }
     }
 
-    /// Forgets what begins within `range`: it is gone.
-    pub fn forget(&mut self, range: &std::ops::Range<Sequence>) {
-        self.entries.retain(|entry| !range.contains(&entry.at));
+    /// Forgets what lies between two marks: it is gone.
+    pub fn forget(&mut self, from: Mark, to: Mark) {
+        let gone = from.sequence..to.sequence;
+        if self.entries.iter().all(|entry| entry.next <= gone.start || entry.at >= gone.end) {
+            return;
+        }
+        let parts = std::mem::take(&mut self.entries).into_iter().flat_map(|entry| {
+            if entry.next <= gone.start || entry.at >= gone.end {
+                return [Some(entry), None];
+            }
+            [entry.until(from), entry.from(to)]
+        });
+        self.entries = parts.flatten().collect();
         self.waiting = self.entries.iter().fold(Totals::default(), |sum, entry| sum.plus(entry.adds));
     }
 
@@ -112,10 +131,28 @@ impl Sent {
     }
 }
 
+/// Parts of what was merged. Where memory alone held it the sums are not known, and there are none.
+impl Passed {
+    /// What lies before `end`.
+    fn until(&self, end: Mark) -> Option<Passed> {
+        let within = self.stored && (self.at + 1..self.next).contains(&end.sequence);
+        let adds = self.adds.at_most(end.totals.since(self.before));
+        within.then_some(Passed { next: end.sequence, adds, ..*self })
+    }
+
+    /// What begins with `start`.
+    fn from(&self, start: Mark) -> Option<Passed> {
+        let within = self.stored && (self.at + 1..self.next).contains(&start.sequence);
+        let adds = self.adds.at_most(self.before.plus(self.adds).since(start.totals));
+        // Sync points are at the beginning of an entry.
+        let facts = self.facts.map(|facts| Facts { sync: Sync::None, ..facts });
+        within.then_some(Passed { at: start.sequence, before: start.totals, adds, facts, ..*self })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::buffer::Facts;
 
     fn passed(at: Sequence, sync: Sync) -> Passed {
         Passed {
@@ -163,5 +200,45 @@ mod tests {
         assert!(end.is_some_and(|end| end <= 77_778 && end > 77_000), "{end:?}");
         assert!(done.iter().filter(|p| p.sync() == Sync::Closed).all(|p| p.at.is_multiple_of(50)));
         assert_eq!(sent.acknowledge(199_999).last().map(|p| p.next), Some(200_000));
+    }
+
+    fn merged() -> Sent {
+        let mut sent = Sent::default();
+        (0..200_000).for_each(|at| {
+            sent.push(passed(at, Sync::None));
+        });
+        sent
+    }
+
+    fn mark(sequence: Sequence) -> Mark {
+        Mark { sequence, totals: Totals { buffers: sequence, ..Totals::default() } }
+    }
+
+    #[test]
+    fn of_what_was_merged_the_rest_waits_on() {
+        for to in [1, 1001, 1002, 1003, 190_001, 199_999] {
+            let mut sent = merged();
+            sent.drop_until(mark(to));
+            assert_eq!(sent.waiting().buffers, 200_000 - to);
+            let done = sent.acknowledge(199_999);
+            assert_eq!(done.first().map(|p| (p.at, p.before.buffers)), Some((to, to)));
+            assert_eq!(done.iter().map(|p| p.adds.buffers).sum::<u64>(), 200_000 - to);
+        }
+        let mut sent = merged();
+        sent.drop_until(mark(200_000));
+        assert!(sent.is_empty() && sent.waiting() == Totals::default());
+    }
+
+    #[test]
+    fn what_is_gone_amid_what_was_merged_is_not_acknowledged() {
+        for (from, to) in [(1, 2), (1001, 1003), (1003, 77_777), (190_001, 200_000), (0, 3), (199_998, 199_999)] {
+            let mut sent = merged();
+            sent.forget(mark(from), mark(to));
+            assert_eq!(sent.waiting().buffers, 200_000 - (to - from), "{from}..{to}");
+            let done = sent.acknowledge(199_999);
+            assert_eq!(done.iter().map(|p| p.adds.buffers).sum::<u64>(), 200_000 - (to - from), "{from}..{to}");
+            assert!(done.iter().all(|p| p.next <= from || p.at >= to), "{from}..{to}");
+            assert!(done.iter().all(|p| p.before.buffers == p.at && p.adds.buffers == p.next - p.at), "{from}..{to}");
+        }
     }
 }

@@ -294,7 +294,7 @@ impl State {
             self.dropped_in_flight.push(InFlight { from, stored, to: to.sequence, cause });
         }
         let rejected = self.forget_until(stream, to.sequence);
-        self.sent.drop_until(to.sequence);
+        self.sent.drop_until(to);
         let dropped = self.cursor.skip(to, cause);
         self.resume.restart(Mark { sequence: to.sequence, totals: self.passed });
         // What was sent and only waits for its acknowledgement leaves no gap.

@@ -28,7 +28,7 @@ use super::log::{Log, lock};
 use super::reader::{KEPT_SNAPSHOT, Piece};
 use super::record::{Body, BufferHeader, Encoder, Header, Record, Sequence, Sync, Totals};
 use super::schema::{self, CursorRecord, IndexEntry, Lane};
-use super::stream::{Stream, StreamLog};
+use super::stream::{Mark, Stream, StreamLog};
 
 /// What one look for something to thin reads at most.
 const SCAN_BYTES: u64 = 256 << 20;
@@ -65,9 +65,17 @@ impl Plan {
 /// What was given up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUp {
-    pub range: Range<Sequence>,
+    /// Its beginning and its end, with the sums that the records there had.
+    pub from: Mark,
+    pub to: Mark,
     /// Of what was pending.
     pub totals: Totals,
+}
+
+impl GivenUp {
+    pub fn range(&self) -> Range<Sequence> {
+        self.from.sequence..self.to.sequence
+    }
 }
 
 /// Records of a stretch that stay, on their way to the thin lanes.
@@ -289,7 +297,8 @@ impl Stream {
             totals
         };
         log.work.announce();
-        Some(GivenUp { range, totals })
+        let from = Mark { sequence: range.start, totals: plan.before };
+        Some(GivenUp { from, to: Mark { sequence: range.end, totals: plan.after }, totals })
     }
 
     /// Purges what lies in `range` and waits until its bytes are gone from the disk. For streams that nobody delivers from at
@@ -307,7 +316,7 @@ impl Stream {
             let mut cursor = self.cursor();
             if let Some(done) = self.commit(plan, &mut cursor) {
                 purged = purged.plus(done.totals);
-                from = done.range.end;
+                from = done.to.sequence;
             }
         }
         self.erase()?;

@@ -49,6 +49,12 @@ impl Totals {
         Totals { buffers: self.buffers.max(buffers), bytes: self.bytes.max(bytes), time: self.time.max(time) }
     }
 
+    /// Where they are more than others, those.
+    pub fn at_most(self, others: Totals) -> Totals {
+        let Totals { buffers, bytes, time } = others;
+        Totals { buffers: self.buffers.min(buffers), bytes: self.bytes.min(bytes), time: self.time.min(time) }
+    }
+
     pub fn plus(self, more: Totals) -> Totals {
         Totals { buffers: self.buffers + more.buffers, bytes: self.bytes + more.bytes, time: self.time + more.time }
     }

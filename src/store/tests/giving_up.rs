@@ -99,7 +99,7 @@ fn thinned_gops_are_read_as_their_keyframes_and_counted_at_once() {
     assert_eq!(cursor.pending(stream.end().totals).buffers, 300 - 13 - 63);
     assert_eq!(cursor.ledger.dropped.buffers, 63);
     balance(&stream, &cursor);
-    let kept = |record: &&Record| !given_up.range.contains(&record.sequence) || is_sync(record) != Some(false);
+    let kept = |record: &&Record| !given_up.range().contains(&record.sequence) || is_sync(record) != Some(false);
     let expected: Vec<_> = before.iter().filter(|r| r.sequence >= cursor.resume).filter(kept).collect();
     for reopen in [false, true] {
         if reopen {
@@ -126,8 +126,8 @@ fn thinned_gops_are_read_as_their_keyframes_and_counted_at_once() {
         }
     }
     // The oldest thinned keyframes go when they are too many themselves.
-    let (to, entry) = stream.next_sync(given_up.range.start, |_| true).unwrap().unwrap();
-    assert!(given_up.range.contains(&to), "{to} is among the thinned ones");
+    let (to, entry) = stream.next_sync(given_up.range().start, |_| true).unwrap().unwrap();
+    assert!(given_up.range().contains(&to), "{to} is among the thinned ones");
     let gone = cursor.skip(Mark { sequence: to, totals: entry.totals }, Cause::Dropped);
     stream.set_cursor(cursor);
     balance(&stream, &cursor);
@@ -171,7 +171,7 @@ fn a_plan_that_was_overtaken_changes_nothing() {
     assert_eq!(stream.commit(plan, &mut cursor), None, "the cursor is within");
     assert_eq!(read_all(&stream, 0).len(), before.iter().filter(|r| r.sequence >= cursor.resume).count());
     let again = thin(&stream, &mut cursor, 1).unwrap();
-    assert!(again.range.start >= cursor.position && start.position < cursor.position);
+    assert!(again.range().start >= cursor.position && start.position < cursor.position);
     assert_eq!(stream.commit(other, &mut cursor), None, "another one was carried out");
     balance(&stream, &cursor);
 }
@@ -367,7 +367,7 @@ proptest! {
                 Step::Deliver(count) => _ = deliver(&stream, &mut cursor, count),
                 Step::Thin(buffers) => {
                     if let Some(thinned) = thin(&stream, &mut cursor, buffers) {
-                        let within = |r: &&Record| thinned.range.contains(&r.sequence) && is_sync(r) == Some(false);
+                        let within = |r: &&Record| thinned.range().contains(&r.sequence) && is_sync(r) == Some(false);
                         gone.extend(all.iter().filter(within).map(|r| r.sequence));
                         stream.set_cursor(cursor);
                     }
@@ -378,7 +378,7 @@ proptest! {
                     if let Some(plan) = stream.plan_purge(range).unwrap() {
                         let purged = stream.commit(plan, &mut cursor).unwrap();
                         let within = |r: &&Record| {
-                            purged.range.contains(&r.sequence) && !matches!(r.body, Body::State { .. })
+                            purged.range().contains(&r.sequence) && !matches!(r.body, Body::State { .. })
                         };
                         gone.extend(all.iter().filter(within).map(|r| r.sequence));
                     }

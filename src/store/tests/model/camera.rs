@@ -320,7 +320,7 @@ impl Camera {
         let position = cursor.position;
         let done = self.stream().commit(plan, &mut cursor);
         let Some(done) = done else { panic!("nobody was in its way") };
-        let going: Vec<_> = self.visible(done.range).filter(|(_, item)| goes(item)).map(|(at, _)| at).collect();
+        let going: Vec<_> = self.visible(done.range()).filter(|(_, item)| goes(item)).map(|(at, _)| at).collect();
         let pending = going.iter().filter(|at| **at >= position).map(|at| self.items[at].adds());
         let pending = Self::sum(pending);
         assert_eq!((done.totals.buffers, done.totals.bytes), (pending.buffers, pending.bytes));
