@@ -25,7 +25,8 @@ use super::error::StoreError;
 use super::log::{Log, lock};
 use super::record::Sequence;
 use super::schema::{CursorRecord, IndexEntry};
-use super::stream::{Mark, Progress, StreamLog};
+use super::stream::Mark;
+use super::stream_log::{Progress, StreamLog};
 
 /// Sync points that the log start passes in one round.
 const ROUNDS: usize = 4096;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::error::StoreError;
 use super::log::{Log, lock};
 use super::record::Sequence;
-use super::stream::StreamLog;
+use super::stream_log::StreamLog;
 
 /// Within this the files of a step are gone: who reads them in another process looks once a second.
 const SETTLE: Duration = Duration::from_millis(1500);

@@ -28,7 +28,8 @@ use super::log::{Log, lock};
 use super::reader::{KEPT_SNAPSHOT, Piece};
 use super::record::{Body, BufferHeader, Encoder, Header, Record, Sequence, Sync, Totals};
 use super::schema::{self, CursorRecord, IndexEntry, Lane};
-use super::stream::{Mark, Stream, StreamLog};
+use super::stream::{Mark, Stream};
+use super::stream_log::StreamLog;
 
 /// What one look for something to thin reads at most.
 const SCAN_BYTES: u64 = 256 << 20;

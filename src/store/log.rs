@@ -26,7 +26,7 @@ use super::record::{self, Body, Encoders, Header};
 use super::retention::{LogStarts, drop_below_log_start};
 use super::salvage::{self, Incident, RecoveryMode};
 use super::schema::{self, CleanMark, CursorRecord, ExtentHeader, Lane, Meta, StreamStart};
-use super::stream::StreamLog;
+use super::stream_log::StreamLog;
 use super::survey::{Standing, Survey, survey};
 use crate::bell::Bell;
 

@@ -23,6 +23,7 @@
 //! `seek` finds sync points by time, `consumer` and `leases` keep where readers stand and what they need, `floor` makes room.
 
 mod age;
+mod append;
 mod aside;
 mod budget;
 pub mod clock;
@@ -59,6 +60,7 @@ mod salvage;
 pub mod schema;
 mod seek;
 mod stream;
+mod stream_log;
 mod survey;
 mod walk;
 
@@ -74,6 +76,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use age::Retention;
+pub use append::NewRecord;
 pub use clock::{Arrival, ClockStep, wall_clock};
 pub use consumer::Consumer;
 pub use cursor::{Cause, Pass};
@@ -89,7 +92,7 @@ pub use record::{Body, BufferHeader, Clears, MetaRecord, Payload, Record, Sequen
 pub use salvage::{Incident, RecoveryMode};
 pub use schema::{Count, CursorRecord};
 pub use seek::SyncPoint;
-pub use stream::{Mark, NewRecord, Stream, Tender};
+pub use stream::{Mark, Stream, Tender};
 
 /// A store that is open in this process. Cheap to clone; closes with its last handle.
 #[derive(Clone)]

@@ -34,7 +34,8 @@ use super::registry::{self, Place};
 use super::replica::{Followed, Replica};
 use super::schema::{CursorRecord, UNCLEAN_GAP};
 use super::seek::{self, Reference, Seek, SyncPoint};
-use super::stream::{Chunk, Mark, StreamLog};
+use super::stream::{Chunk, Mark};
+use super::stream_log::StreamLog;
 
 /// How a store is read.
 #[derive(Clone)]

@@ -16,7 +16,8 @@ use super::holes::{Hole, Holes};
 use super::log::{Log, lock};
 use super::record::{self, Body, Decoder, Record, Sequence, StateMap, Sync, Totals};
 use super::schema::{self, IndexEntry, Lane};
-use super::stream::{Chunk, Mark, Stream, StreamLog};
+use super::stream::{Chunk, Mark, Stream};
+use super::stream_log::StreamLog;
 use super::survey::state_before;
 use super::walk::Walk;
 

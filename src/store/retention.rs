@@ -26,7 +26,7 @@ use super::holes::Holes;
 use super::log::{Log, StoreOptions, lock};
 use super::record::Sequence;
 use super::schema::{self, Lane, Meta};
-use super::stream::{Head, StreamLog};
+use super::stream_log::{Head, StreamLog};
 
 /// How long a cursor may be unsaved.
 const CURSOR_DELAY: Duration = Duration::from_millis(100);
