@@ -11,11 +11,9 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use gst::prelude::*;
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use crate::common::*;
 
@@ -25,6 +23,8 @@ mod image;
 #[path = "../../diskbuffersrc/player.rs"]
 #[allow(dead_code)]
 mod player;
+#[path = "../../shared/programs.rs"]
+mod programs;
 mod pusher;
 mod readers;
 #[path = "../../shared/shim.rs"]
@@ -150,8 +150,8 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn run(setup: Setup, ops: &[Op]) {
     let temp = tempfile::tempdir().unwrap();
-    let control = std::env::var_os(CONTROL).map(PathBuf::from);
-    let root = match std::env::var_os(DISK) {
+    let control = std::env::var_os(programs::CONTROL).map(PathBuf::from);
+    let root = match std::env::var_os(programs::DISK) {
         Some(disk) => Path::new(&disk).join(temp.path().file_name().unwrap()),
         None => temp.path().join("disk"),
     };
@@ -169,31 +169,9 @@ fn run(setup: Setup, ops: &[Op]) {
     let _ = std::fs::remove_dir_all(&root);
 }
 
-/// `programs` from each seed; a failure is made smaller and shown.
-fn explore(seeds: Range<u8>, programs: u32, length: usize) {
-    std::thread::scope(|scope| {
-        let run_seed = |seed: u8| {
-            let config =
-                Config { cases: programs, max_shrink_iters: 600, failure_persistence: None, ..Config::default() };
-            let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
-            let mut runner = TestRunner::new_with_rng(config, rng);
-            let strategy = (setup(), proptest::collection::vec(op(), 1..length));
-            let result = runner.run(&strategy, |(setup, ops)| {
-                run(setup, &ops);
-                Ok(())
-            });
-            match result {
-                Ok(()) => {}
-                Err(TestError::Fail(reason, (setup, ops))) => {
-                    panic!("seed {seed}: {reason}\nrun({setup:?}, &{ops:?});")
-                }
-                Err(err) => panic!("seed {seed}: {err}"),
-            }
-        };
-        seeds.map(|seed| scope.spawn(move || run_seed(seed))).collect::<Vec<_>>().into_iter().for_each(|thread| {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        });
-    });
+fn explore(seeds: Range<u64>, programs: u32, length: usize) {
+    let strategy = || (setup(), proptest::collection::vec(op(), 1..length));
+    programs::explore(seeds, programs, 600, strategy, |(setup, ops)| run(setup, &ops));
 }
 
 #[test]
@@ -201,37 +179,16 @@ fn random_programs_do_as_the_model() {
     explore(0..4, 8, 25);
 }
 
-/// A disk that can be full, for a process of its own: see `src/store/shim.c`.
-const CONTROL: &str = "SHIM_CONTROL";
-const DISK: &str = "SHIM_PATH";
-const PROGRAMS: &str = "STREAMBUFFER_MODEL_PROGRAMS";
-const SEED: &str = "STREAMBUFFER_MODEL_SEED";
-
 /// Not a test by itself.
 #[test]
 fn on_a_disk_that_fills_up() {
-    let number = |name| std::env::var(name).ok().and_then(|number| number.parse::<u32>().ok());
-    let (Some(programs), Some(seed)) = (number(PROGRAMS), number(SEED)) else { return };
-    explore(seed as u8..seed as u8 + 1, programs, 25);
-    println!("all well");
+    let Some((seeds, count)) = programs::asked_for() else { return };
+    explore(seeds, count, 25);
+    programs::all_well();
 }
 
-fn explore_full(seed: u8, programs: u32) {
-    let temp = tempfile::tempdir().unwrap();
-    let shim = shim::build(temp.path());
-    let disk = temp.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "model::on_a_disk_that_fills_up", "--nocapture"])
-        .env("LD_PRELOAD", shim)
-        .env(CONTROL, temp.path().join("control"))
-        .env(DISK, &disk)
-        .env(PROGRAMS, programs.to_string())
-        .env(SEED, seed.to_string())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("all well"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+fn explore_full(seed: u64, programs: u32) {
+    programs::on_a_full_disk("model::on_a_disk_that_fills_up", shim::build, seed, programs);
 }
 
 #[test]
@@ -369,21 +326,22 @@ fn a_reader_is_told_that_the_beginning_of_a_run_is_missing() {
     assert!(first.flags.contains(gst::BufferFlags::DISCONT), "{first:?}");
 }
 
-/// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of eight threads.
+/// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of eight threads, `STREAMBUFFER_SOAK_SEED` which.
 mod soak {
+    use super::programs;
+
     #[test]
     #[ignore = "long"]
     fn many_random_programs_do_as_the_model() {
-        let programs = std::env::var("STREAMBUFFER_SOAK_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
-        super::explore(100..108, programs, 60);
+        super::explore(programs::seeds(8), programs::count(), 60);
     }
 
     #[test]
     #[ignore = "long"]
     fn many_random_programs_do_as_the_model_on_a_disk_that_fills_up() {
-        let programs = std::env::var("STREAMBUFFER_SOAK_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(100);
         std::thread::scope(|scope| {
-            (100..108).for_each(|seed| _ = scope.spawn(move || super::explore_full(seed, programs / 4)));
+            programs::seeds(8)
+                .for_each(|seed| _ = scope.spawn(move || super::explore_full(seed, programs::count() / 4)));
         });
     }
 }

@@ -10,15 +10,14 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::process::Command;
-
-use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
 use super::*;
 
 mod camera;
 #[path = "../../../../tests/shared/image.rs"]
 mod image;
+#[path = "../../../../tests/shared/programs.rs"]
+mod programs;
 mod viewer;
 mod world;
 
@@ -151,8 +150,8 @@ fn step() -> impl Strategy<Value = Step> {
 fn run(setup: Setup, steps: &[Step]) {
     let temp = tempfile::tempdir().unwrap();
     // Made full in a process with a shim only.
-    let control = std::env::var_os(CONTROL).map(PathBuf::from);
-    let root = match std::env::var_os(DISK) {
+    let control = std::env::var_os(programs::CONTROL).map(PathBuf::from);
+    let root = match std::env::var_os(programs::DISK) {
         Some(disk) => Path::new(&disk).join(temp.path().file_name().unwrap()),
         None => temp.path().join("disk"),
     };
@@ -162,64 +161,23 @@ fn run(setup: Setup, steps: &[Step]) {
     let _ = std::fs::remove_dir_all(&root);
 }
 
-/// `programs` from each seed, side by side; a failure is made smaller and shown.
-fn explore(seeds: Range<u8>, programs: u32, length: usize) {
-    let run_seed = |seed: u8| {
-        let config = Config { cases: programs, max_shrink_iters: 400, failure_persistence: None, ..Config::default() };
-        let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
-        let strategy = (setup(), proptest::collection::vec(step(), 1..length));
-        let result = TestRunner::new_with_rng(config, rng).run(&strategy, |(setup, steps)| {
-            run(setup, &steps);
-            Ok(())
-        });
-        match result {
-            Ok(()) => {}
-            Err(TestError::Fail(reason, (setup, steps))) => {
-                panic!("seed {seed}: {reason}\nrun({setup:?}, &{steps:?});")
-            }
-            Err(error) => panic!("seed {seed}: {error}"),
-        }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = seeds.map(|seed| scope.spawn(move || run_seed(seed))).collect();
-        for thread in threads {
-            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        }
-    });
+fn explore(seeds: Range<u64>, programs: u32, length: usize) {
+    let strategy = || (setup(), proptest::collection::vec(step(), 1..length));
+    programs::explore(seeds, programs, 400, strategy, |(setup, steps)| run(setup, &steps));
 }
-
-const CONTROL: &str = "SHIM_CONTROL";
-/// Below it the disk can be full.
-const DISK: &str = "SHIM_PATH";
-const PROGRAMS: &str = "STREAMBUFFER_MODEL_PROGRAMS";
-const SEED: &str = "STREAMBUFFER_MODEL_SEED";
 
 /// Not a test by itself.
 #[test]
 fn on_a_disk_that_fills_up() {
-    let number = |name| std::env::var(name).ok().and_then(|number| number.parse::<u32>().ok());
-    let (Some(programs), Some(seed)) = (number(PROGRAMS), number(SEED)) else { return };
+    let Some((seeds, count)) = programs::asked_for() else { return };
     // All of them share the disk.
-    explore(seed as u8..seed as u8 + 1, programs, 40);
-    println!("all well");
+    explore(seeds, count, 40);
+    programs::all_well();
 }
 
-fn explore_full(seed: u8, programs: u32) {
-    let temp = tempfile::tempdir().unwrap();
-    let shim = super::super::fault_tests::shim::build(temp.path());
-    let disk = temp.path().join("disk");
-    std::fs::create_dir(&disk).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::tests::model::on_a_disk_that_fills_up", "--nocapture"])
-        .env("LD_PRELOAD", shim)
-        .env(CONTROL, temp.path().join("control"))
-        .env(DISK, &disk)
-        .env(PROGRAMS, programs.to_string())
-        .env(SEED, seed.to_string())
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && text.contains("all well"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+fn explore_full(seed: u64, programs: u32) {
+    let build = super::super::fault_tests::shim::build;
+    programs::on_a_full_disk("store::tests::model::on_a_disk_that_fills_up", build, seed, programs);
 }
 
 #[test]
@@ -338,25 +296,22 @@ fn what_a_disk_kept_although_it_refused_is_not_lost() {
     }
 }
 
-/// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of four threads.
+/// For `scripts/soak`; `STREAMBUFFER_SOAK_PROGRAMS` sets how many, in each of four threads, `STREAMBUFFER_SOAK_SEED` which.
 mod soak {
-    fn programs() -> u32 {
-        std::env::var("STREAMBUFFER_SOAK_PROGRAMS").ok().and_then(|n| n.parse().ok()).unwrap_or(100)
-    }
+    use super::programs;
 
     #[test]
     #[ignore = "long"]
     fn many_random_programs_do_as_the_model() {
-        super::explore(100..104, programs(), 80);
+        super::explore(programs::seeds(4), programs::count(), 80);
     }
 
     #[test]
     #[ignore = "long"]
     fn many_random_programs_do_as_the_model_on_a_disk_that_fills_up() {
         std::thread::scope(|scope| {
-            for seed in 100..104 {
-                scope.spawn(move || super::explore_full(seed, programs() / 4));
-            }
+            programs::seeds(4)
+                .for_each(|seed| _ = scope.spawn(move || super::explore_full(seed, programs::count() / 4)));
         });
     }
 }
