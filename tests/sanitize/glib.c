@@ -92,11 +92,20 @@ void gst_mini_object_unref(GstMiniObject *object) {
     real(object);
 }
 
-// What is handed over is let go of, too.
+// Which lets go of the original when it makes a copy.
+GstMiniObject *gst_mini_object_make_writable(GstMiniObject *object) {
+    REAL(gst_mini_object_make_writable);
+    let_go(object);
+    return real(object);
+}
+
+// What is handed over is let go of, too; and by whoever got it, when that did not keep it.
 GstFlowReturn gst_pad_push(GstPad *pad, GstBuffer *buffer) {
     REAL(gst_pad_push);
     let_go((GstMiniObject *)buffer);
-    return real(pad, buffer);
+    GstFlowReturn flow = real(pad, buffer);
+    __tsan_release(buffer);
+    return flow;
 }
 
 GstFlowReturn gst_pad_push_list(GstPad *pad, GstBufferList *list) {
@@ -114,7 +123,11 @@ gboolean gst_pad_push_event(GstPad *pad, GstEvent *event) {
 gboolean gst_element_post_message(GstElement *element, GstMessage *message) {
     REAL(gst_element_post_message);
     let_go((GstMiniObject *)message);
-    return real(element, message);
+    // What is in it is freed inside of GStreamer, unless somebody still has it.
+    gst_message_ref(message);
+    gboolean posted = real(element, message);
+    gst_mini_object_unref((GstMiniObject *)message);
+    return posted;
 }
 
 // For what was let go of here and is freed where it is not seen.
