@@ -90,6 +90,10 @@ struct Copies {
 
 impl Copies {
     fn keep(&mut self, stream: u32, record: &Record, encoder: &mut Encoder) {
+        self.keep_with(stream, record, self.kept, encoder);
+    }
+
+    fn keep_with(&mut self, stream: u32, record: &Record, before: Totals, encoder: &mut Encoder) {
         let body = match &record.body {
             // Its list is not whole any more.
             Body::Buffer(header) => Body::Buffer(BufferHeader { list_remaining: 0, ..header.clone() }),
@@ -120,7 +124,7 @@ impl Copies {
                 self.values.push((Lane::ThinIndex(stream), record.sequence, schema::encode_value(&entry)));
             }
         }
-        let header = Header { before: self.kept, advance: record.advance, arrival: record.arrival, body };
+        let header = Header { before, advance: record.advance, arrival: record.arrival, body };
         let payload = match header.body {
             Body::Snapshot(_) => KEPT_SNAPSHOT,
             _ => record.payload.as_ref(),
@@ -265,7 +269,9 @@ impl Stream {
                     if record.sequence < cut && copies.bytes >= full {
                         cut = record.sequence;
                     } else if record.sequence < cut && !piece.is_beginning(&record) {
-                        copies.keep(stream.id, &record, &mut encoder);
+                        // The copy may take the place of the one that was thinned, and the plan may be dropped.
+                        let before = if piece.thinned { record.before } else { Totals::default() };
+                        copies.keep_with(stream.id, &record, before, &mut encoder);
                     }
                 })?;
                 to = cut;

@@ -58,6 +58,12 @@ impl Piece {
         if self.thinned { thinned(stream) } else { lane(stream) }
     }
 
+    /// The sums of all before a record, of what stands in it.
+    fn sums(&self, before: Totals) -> Totals {
+        // Changes of state add nothing, and may say where they stood in what was thinned there before.
+        if self.purged { self.base } else { before.plus(self.base) }
+    }
+
     /// The state at the beginning of a hole is no record of the stream. Where memory alone had changed it, it is: see
     /// [`KEPT_SNAPSHOT`].
     pub fn is_beginning(&self, record: &Record) -> bool {
@@ -326,7 +332,7 @@ impl View<'_> {
                             let wanted = max_records.min((max_bytes / record.payload.len().max(1)).saturating_add(1));
                             chunk.records.reserve(wanted.min(ROOM));
                         }
-                        chunk.records.push(Record { before: record.before.plus(piece.base), ..record });
+                        chunk.records.push(Record { before: piece.sums(record.before), ..record });
                     }
                     Err(_) => chunk.damaged.push(at),
                 }
@@ -399,7 +405,7 @@ impl View<'_> {
                 let mut iter = Walk::new(&db, piece.extent, piece.index(self.stream.id()), piece.from, to, true);
                 while let Some(at) = iter.sequence() {
                     if let Some(entry) = iter.value().and_then(schema::decode_value::<IndexEntry>) {
-                        let entry = IndexEntry { totals: entry.totals.plus(piece.base), ..entry };
+                        let entry = IndexEntry { totals: piece.sums(entry.totals), ..entry };
                         if wanted(at, &entry) {
                             return Ok(Some((at, entry)));
                         }

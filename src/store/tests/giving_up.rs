@@ -238,6 +238,36 @@ fn state_that_memory_alone_had_changed_outlives_thinning_and_purging() {
     }
 }
 
+/// Its copies stand where those of what was thinned before do.
+#[test]
+fn a_purge_that_is_only_planned_changes_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    record_gops(&stream, 8, 100);
+    let mut cursor = stream.cursor();
+    thin(&stream, &mut cursor, 1000).unwrap();
+    let all = || read_all(&stream, 0);
+    let (before, end) = (all(), stream.end().sequence);
+    let changes = before.iter().filter(|record| matches!(record.body, Body::State { .. })).count();
+    assert!(changes > 1 && before.len() < 80, "{changes} of {}", before.len());
+    for from in 1..end {
+        drop(stream.plan_purge(from..end).unwrap());
+        assert_eq!(all(), before, "from {from}");
+    }
+    let mut sums = cursor.totals;
+    for record in all() {
+        assert_eq!(record.before, sums, "before {}", record.sequence);
+        sums = record.after();
+    }
+    let plan = stream.plan_purge(3..end - 3).unwrap().unwrap();
+    stream.commit(plan, &mut cursor).unwrap();
+    let mut sums = cursor.totals;
+    for record in all() {
+        assert_eq!(record.before, sums, "before {}", record.sequence);
+        sums = record.after();
+    }
+}
+
 #[test]
 fn a_purge_behind_the_cursor_outlives_a_kill() {
     let temp = tempfile::tempdir().unwrap();
