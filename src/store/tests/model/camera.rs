@@ -3,7 +3,7 @@
 //! The model is a list of what was accepted, the numbers that were given up, and all cursors that were set since one of them was
 //! certainly saved. Sums and ledger are its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -80,7 +80,8 @@ impl Item {
 #[derive(Debug, Clone)]
 struct Known {
     cursor: CursorRecord,
-    gone: Arc<BTreeSet<Sequence>>,
+    /// What was given up amid the stream, and whether it was purged.
+    gone: Arc<BTreeMap<Sequence, bool>>,
     ledger: Ledger,
 }
 
@@ -143,7 +144,7 @@ impl Camera {
     }
 
     pub fn is_gone(&self, sequence: Sequence) -> bool {
-        self.known.gone.contains(&sequence)
+        self.known.gone.contains_key(&sequence)
     }
 
     pub fn has_given_up(&self) -> bool {
@@ -152,7 +153,7 @@ impl Camera {
 
     pub fn visible(&self, range: impl std::ops::RangeBounds<Sequence>) -> impl Iterator<Item = (Sequence, &Item)> {
         let gone = self.known.gone.clone();
-        self.items.range(range).filter(move |(at, _)| !gone.contains(at)).map(|(at, item)| (*at, item))
+        self.items.range(range).filter(move |(at, _)| !gone.contains_key(at)).map(|(at, item)| (*at, item))
     }
 
     fn sum(items: impl Iterator<Item = Totals>) -> Totals {
@@ -325,7 +326,8 @@ impl Camera {
         let pending = Self::sum(pending);
         assert_eq!((done.totals.buffers, done.totals.bytes), (pending.buffers, pending.bytes));
         self.known.ledger.count(cause).add(pending);
-        Arc::make_mut(&mut self.known.gone).extend(going);
+        let gone = going.into_iter().map(|at| (at, cause == Cause::Purged));
+        Arc::make_mut(&mut self.known.gone).extend(gone);
         self.known.cursor = cursor;
         self.remember();
     }
@@ -354,7 +356,7 @@ impl Camera {
     fn expired(&self, known: &Known, cursor: CursorRecord) -> Known {
         let mut known = known.clone();
         let (from, to) = (known.cursor.position, cursor.position);
-        let items = self.items.range(from..to.max(from)).filter(|item| !known.gone.contains(item.0));
+        let items = self.items.range(from..to.max(from)).filter(|item| !known.gone.contains_key(item.0));
         let given_up = Self::sum(items.map(|item| item.1.adds()));
         known.ledger.expired.add(given_up);
         known.cursor.skip(Mark { sequence: to, totals: known.cursor.totals.plus(given_up) }, Cause::Expired);
@@ -367,7 +369,9 @@ impl Camera {
         let cursor = stream.cursor();
         // What is given up before the cursor leaves the cursor as it was.
         let holes = stream.parts().1.holes();
-        let cut = |known: &Known| known.gone.range(cursor.log_start..).all(|at| holes.at(*at).is_some());
+        // A purge of what was thinned before may be missing, too.
+        let in_hole = |(at, purged): (&Sequence, &bool)| holes.at(*at).is_some_and(|hole| hole.purged || !purged);
+        let cut = |known: &Known| known.gone.range(cursor.log_start..).all(in_hole);
         let found = |known: &Known| own(known.cursor) == own(cursor) && cut(known);
         let known = self.history.iter().rev().find(|known| found(known)).cloned();
         // The store gives up what is too old by itself as long as nobody has the stream.
