@@ -70,6 +70,7 @@ struct Kept {
     start: Start,
     held: Option<Sequence>,
     settled: bool,
+    cuts: u64,
 }
 
 impl Log {
@@ -102,7 +103,7 @@ impl Log {
     }
 
     fn move_log_start(&self, stream: &StreamLog, longest: Duration) -> Result<Option<Duration>, StoreError> {
-        let Kept { mut cursor, retention, mut start, held, settled } = stream.kept();
+        let Kept { mut cursor, retention, mut start, held, settled, cuts } = stream.kept();
         let attached = stream.is_attached();
         if cursor.log_start >= cursor.resume || (attached && !settled) {
             return Ok(None);
@@ -115,7 +116,7 @@ impl Log {
         let goal = held.map_or(cursor.resume, |held| held.min(cursor.resume));
         let unwanted = attached && !retention.keeps_delivered();
         if unwanted && goal == cursor.resume {
-            stream.set_log_start(cursor.resume, cursor.totals.bytes, Start::default());
+            stream.set_log_start(cursor.resume, cursor.totals.bytes, Start::default(), cuts);
             return Ok(None);
         }
         let end = stream.written_mark().totals.bytes;
@@ -158,7 +159,7 @@ impl Log {
                 break;
             }
         }
-        stream.set_log_start(cursor.log_start, cursor.log_start_bytes, start);
+        stream.set_log_start(cursor.log_start, cursor.log_start_bytes, start, cuts);
         Ok(due)
     }
 
@@ -229,14 +230,23 @@ impl StreamLog {
         self.attached.load(Ordering::Acquire)
     }
 
-    fn kept(&self) -> Kept {
+    pub fn cursor_and_cuts(&self) -> (CursorRecord, u64) {
         let progress = lock(&self.progress);
-        let Progress { cursor, retention, start, held, settled, .. } = *progress;
-        Kept { cursor, retention, start, held, settled }
+        (progress.cursor, progress.cuts)
     }
 
-    pub fn set_log_start(&self, sequence: Sequence, bytes: u64, start: Start) {
+    fn kept(&self) -> Kept {
+        let progress = lock(&self.progress);
+        let Progress { cursor, retention, start, held, settled, cuts, .. } = *progress;
+        Kept { cursor, retention, start, held, settled, cuts }
+    }
+
+    /// Unless holes were cut since there were `cuts`: the sums are others then, and it is asked again.
+    pub fn set_log_start(&self, sequence: Sequence, bytes: u64, start: Start, cuts: u64) {
         let mut progress = lock(&self.progress);
+        if progress.cuts != cuts {
+            return;
+        }
         progress.start = start;
         let sequence = sequence.min(progress.cursor.resume);
         if sequence > progress.cursor.log_start {

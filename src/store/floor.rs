@@ -57,7 +57,7 @@ impl Log {
 
     /// Moves the log start to the first sync point at or behind `goal`, but not past the resume point.
     fn give_up_delivered(&self, stream: &StreamLog, goal: Sequence) -> Result<(), StoreError> {
-        let cursor = stream.cursor();
+        let (cursor, cuts) = stream.cursor_and_cuts();
         if cursor.log_start >= goal.min(cursor.resume) {
             return Ok(());
         }
@@ -66,8 +66,8 @@ impl Log {
             false => None,
         };
         match sync.filter(|(sequence, _)| *sequence < cursor.resume) {
-            Some((sequence, entry)) => stream.set_log_start(sequence, entry.totals.bytes, Default::default()),
-            None => stream.set_log_start(cursor.resume, cursor.totals.bytes, Default::default()),
+            Some((sequence, entry)) => stream.set_log_start(sequence, entry.totals.bytes, Default::default(), cuts),
+            None => stream.set_log_start(cursor.resume, cursor.totals.bytes, Default::default(), cuts),
         }
         Ok(())
     }

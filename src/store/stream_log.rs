@@ -88,8 +88,12 @@ impl Progress {
 
     /// Puts a hole in, with the cursor as it is after it.
     pub fn cut(&mut self, hole: Hole, cursor: &CursorRecord) {
-        let CursorRecord { log_start, log_start_bytes, max_age, .. } = self.cursor;
+        let CursorRecord { log_start, max_age, .. } = self.cursor;
+        // What it gave up is told before all that lies before it.
+        let log_start_bytes = self.cursor.log_start_bytes + hole.gone.bytes;
         self.cursor = CursorRecord { log_start, log_start_bytes, max_age, ..*cursor };
+        // What was kept has sync points of its own.
+        self.start = Start::default();
         Arc::make_mut(&mut self.holes).cut(hole);
         self.fresh.push(hole);
         self.cuts += 1;

@@ -238,6 +238,50 @@ fn state_that_memory_alone_had_changed_outlives_thinning_and_purging() {
     }
 }
 
+#[test]
+fn what_is_thinned_does_not_count_as_kept_for_replay() {
+    let temp = tempfile::tempdir().unwrap();
+    let stream = open(temp.path());
+    stream.set_retention(Retention { bytes: 30_000, ..Retention::default() });
+    record_gops(&stream, 20, 1000);
+    let mut cursor = stream.cursor();
+    deliver(&stream, &mut cursor, 30);
+    until("a look at what is kept", || stream.probe());
+    assert_eq!(stream.cursor().log_start, 1, "30 kB are kept");
+    assert!(cursor.resume > 20);
+    assert!(thin(&stream, &mut cursor, 1000).unwrap().totals.bytes > 100_000);
+    until("another look", || stream.probe());
+    assert_eq!(stream.cursor().log_start, 1, "they still are");
+    record_gops(&stream, 1, 1000);
+    deliver(&stream, &mut cursor, 30);
+    until("what is more goes", || stream.probe() && stream.cursor().log_start > 1);
+}
+
+/// Where the log start is to go next is known from before the hole.
+#[test]
+fn sync_points_that_thinning_kept_are_gone_by() {
+    let temp = tempfile::tempdir().unwrap();
+    let clock = super::super::clock::fake::FakeClock::new("boot", 0, 0);
+    let options = StoreOptions { clock: clock.clone(), ..options() };
+    let stream = Store::open(temp.path(), &options).unwrap().stream("default").unwrap();
+    stream.set_retention(Retention { bytes: 1, ..Retention::default() });
+    for gop in 0..10 {
+        // The sixth is in the index, and of those before it only the first.
+        if gop == 5 {
+            clock.pass(Duration::from_secs(2));
+        }
+        record_gop(&stream, gop, 100);
+    }
+    let mut cursor = stream.cursor();
+    deliver(&stream, &mut cursor, 11);
+    until("a look", || stream.probe());
+    let from = thin(&stream, &mut cursor, 1000).unwrap().from.sequence;
+    assert!(from > cursor.resume && stream.cursor().log_start <= 2, "{cursor:?}");
+    deliver(&stream, &mut cursor, 6);
+    assert!((from..50).contains(&cursor.resume), "{cursor:?}");
+    until("it goes to what was kept", || stream.probe() && stream.cursor().log_start == from);
+}
+
 /// Its copies stand where those of what was thinned before do.
 #[test]
 fn a_purge_that_is_only_planned_changes_nothing() {
