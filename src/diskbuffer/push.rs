@@ -75,6 +75,7 @@ impl DiskBuffer {
             }
             Content::Sets(sets) => d.sets = sets,
             Content::State(values) => {
+                // What is missing before it may be the beginning of another run, which memory alone had.
                 let before = d.domain;
                 self.end_refusal(d);
                 let known = std::mem::take(&mut d.sticky);
@@ -83,7 +84,6 @@ impl DiskBuffer {
                 if d.domain == before {
                     keep_sent(d, known);
                 }
-                d.missing &= before.is_none_or(|before| d.domain.is_some_and(|domain| same_run(before, domain)));
             }
             Content::Event(event) => {
                 if let gst::EventView::Caps(e) = event.view()
